@@ -1,0 +1,99 @@
+package tidemark
+
+import "context"
+
+// Store is a client's database on its device: the rows that the application asked
+// for, what the server last said about each, and the outbox of writes that the
+// server has not confirmed. Implementations are sqlite and memory; package
+// storetest has what every implementation must pass.
+//
+// Methods may be called concurrently. They return when ctx ends. After Close they
+// return [ErrClosed]. Rows that a store returns belong to the caller.
+type Store interface {
+	// Declare prepares the store for a model: what is needed to keep its rows, an
+	// index for each field that asks for one. It is idempotent. When the schema
+	// has changed since the last time, rows keep the members that it lacks.
+	Declare(ctx context.Context, s *Schema) error
+
+	// Find returns the visible rows that p selects, sorted by uid (by bytes).
+	Find(ctx context.Context, p *Predicate) ([]Row, error)
+
+	// Get returns the visible row, nil when there is none.
+	Get(ctx context.Context, model, uid string) (Row, error)
+
+	// View runs fn on one state of the store. fn must only read.
+	View(ctx context.Context, fn func(StoreTx) error) error
+
+	// Update runs fn in a transaction: when it returns nil all its effects are
+	// durable before Update returns, otherwise there are none and Update returns
+	// fn's error. Updates exclude each other, also across processes.
+	Update(ctx context.Context, fn func(StoreTx) error) error
+
+	// Close waits for running calls and releases what the store itself holds. It is idempotent.
+	Close() error
+}
+
+// Record is one row of a store with everything that is known about it.
+type Record struct {
+	UID string
+	// Row is what the application sees: Base with the pending writes on top
+	// (see Rebase). nil when the row is deleted, or hidden by a pending Delete.
+	Row Row
+	// Base and Meta are the server's state as last told. Base is nil when the
+	// server has no such row; Meta is zero when it never told of one. A Meta with DeletedAt and a nil
+	// Base is a tombstone: it keeps an older message from bringing the row back.
+	Base Row
+	Meta Meta
+	// Pending is how many mutations of the row are in the outbox. When it is 0,
+	// Row equals Base.
+	Pending int
+}
+
+// StoreTx is one transaction of a [Store]. It must not be used after the function
+// that it was given to has returned, nor concurrently.
+type StoreTx interface {
+	// Records returns one record for each uid, in their order; a zero Record but
+	// for its UID where nothing is kept.
+	Records(model string, uids []string) ([]Record, error)
+
+	// Put stores the records, whole. A record with neither Row, Base, Meta nor
+	// Pending is removed.
+	Put(model string, recs []Record) error
+
+	// Held returns the metadata of the rows whose Base p selects, sorted by uid.
+	Held(p *Predicate) ([]Meta, error)
+
+	// Prune removes the tombstones of a model that are older than before and have
+	// nothing pending.
+	Prune(model string, before Stamp) error
+
+	// Enqueue appends mutations to the outbox. It numbers them, in their order,
+	// from one more than the highest number ever given, and sets their N.
+	Enqueue(ms []Mutation) error
+
+	// Outbox returns up to limit mutations with N greater than after, by number;
+	// limit 0 means all.
+	Outbox(after int64, limit int) ([]Mutation, error)
+
+	// Pending returns the mutations of the given rows, by number.
+	Pending(model string, uids []string) ([]Mutation, error)
+
+	// Dequeue removes the mutations of the given numbers from the outbox; unknown numbers are ignored.
+	Dequeue(ns []int64) error
+
+	// Load returns the entry stored under key, nil when there is none.
+	Load(key string) ([]byte, error)
+
+	// Save stores an entry; a nil value removes it. Keys are text, at most 1,024 bytes.
+	Save(key string, value []byte) error
+
+	// Entries returns the entries whose key begins with prefix, sorted by key (by bytes).
+	Entries(prefix string) ([]Entry, error)
+}
+
+// Entry is a key with its value: scopes, rejections and other small things that a
+// client keeps in its store.
+type Entry struct {
+	Key   string
+	Value []byte
+}

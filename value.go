@@ -1,0 +1,282 @@
+package tidemark
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/base64"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Value is one value of a field, decoded for comparison. The zero Value is null.
+type Value struct {
+	kind Kind // 0 for null
+	i    int64
+	f    float64
+	s    string
+}
+
+// IsNull reports whether v is null.
+func (v Value) IsNull() bool { return v.kind == 0 }
+
+// Int returns the number of an Integer, the microseconds of a Timestamp, and 0 or 1 of a Bool.
+func (v Value) Int() int64 { return v.i }
+
+// Float returns the number of a Double.
+func (v Value) Float() float64 { return v.f }
+
+// Text returns the text of every other kind: for Bytes its base64 form, for JSON its JSON text.
+func (v Value) Text() string { return v.s }
+
+// Kind returns the kind of v, 0 for null.
+func (v Value) Kind() Kind { return v.kind }
+
+// compareValues orders two values of one kind that are not null.
+func compareValues(a, b Value) int {
+	switch a.kind {
+	case Integer, Timestamp, Bool:
+		return cmp.Compare(a.i, b.i)
+	case Double:
+		return cmp.Compare(a.f, b.f)
+	}
+	return strings.Compare(a.s, b.s)
+}
+
+// ValueOf decodes the JSON text of a value of kind k. A value of another type, or
+// one that cannot be stored everywhere, is a [CodeInvalidData] error.
+func ValueOf(k Kind, raw []byte) (Value, error) {
+	raw = bytes.TrimSpace(raw)
+	if string(raw) == "null" {
+		return Value{}, nil
+	}
+	v := Value{kind: k}
+	var err error
+	switch k {
+	case Integer:
+		v.i, err = parseInteger(raw)
+	case Double:
+		v.f, err = parseDouble(raw)
+	case Bool:
+		switch string(raw) {
+		case "true":
+			v.i = 1
+		case "false":
+		default:
+			err = notA(k)
+		}
+	case JSON:
+		if err = CheckJSON(raw, JSONLimits{}); err == nil {
+			err = checkEscapes(raw)
+		}
+		v.s = string(raw)
+	case Timestamp:
+		var s string
+		if s, err = stringOf(k, raw); err == nil {
+			v.i, err = ParseInstant(s)
+		}
+	case Numeric:
+		s := string(raw)
+		if len(raw) > 0 && raw[0] == '"' {
+			s, err = stringOf(k, raw)
+		}
+		if err == nil {
+			v.s, err = canonicalNumeric(s)
+		}
+	default:
+		if v.s, err = stringOf(k, raw); err == nil {
+			v.s, err = canonicalText(k, v.s)
+		}
+	}
+	if err != nil {
+		return Value{}, err
+	}
+	return v, nil
+}
+
+// AppendJSON appends the canonical JSON form of v to b.
+func (v Value) AppendJSON(b []byte) []byte {
+	switch v.kind {
+	case 0:
+		return append(b, "null"...)
+	case Integer:
+		return strconv.AppendInt(b, v.i, 10)
+	case Double:
+		return appendDouble(b, v.f)
+	case Bool:
+		return strconv.AppendBool(b, v.i == 1)
+	case JSON:
+		return append(b, v.s...)
+	case Timestamp:
+		b = append(b, '"')
+		b = AppendInstant(b, v.i)
+		return append(b, '"')
+	}
+	return AppendString(b, v.s)
+}
+
+// Canonical returns the one JSON form of the value whose JSON text is raw: what
+// every part of Tidemark stores and sends. See [ValueOf] for the errors.
+func (k Kind) Canonical(raw []byte) ([]byte, error) {
+	v, err := ValueOf(k, raw)
+	if err != nil {
+		return nil, err
+	}
+	return v.AppendJSON(nil), nil
+}
+
+func notA(k Kind) error {
+	article := "a"
+	if k == Integer || k == Enum {
+		article = "an"
+	}
+	return NewError(CodeInvalidData, "not %s %s", article, k)
+}
+
+func messageOf(err error) string {
+	if e, ok := err.(*Error); ok {
+		return e.Message
+	}
+	return err.Error()
+}
+
+func stringOf(k Kind, raw []byte) (string, error) {
+	if len(raw) == 0 || raw[0] != '"' {
+		return "", notA(k)
+	}
+	return DecodeString(raw)
+}
+
+func validText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
+// parseInteger reads a JSON number that is an integer of 64 bits; 1.0 and 1e3 are.
+func parseInteger(raw []byte) (int64, error) {
+	if i, err := strconv.ParseInt(string(raw), 10, 64); err == nil {
+		return i, nil
+	}
+	if len(raw) == 0 || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') {
+		return 0, notA(Integer)
+	}
+	f, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || f != math.Trunc(f) || !bytes.ContainsAny(raw, ".eE") || math.Abs(f) >= 1<<63 {
+		return 0, notA(Integer)
+	}
+	return int64(f), nil
+}
+
+func parseDouble(raw []byte) (float64, error) {
+	if len(raw) == 0 || raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') {
+		return 0, notA(Double)
+	}
+	f, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || math.IsInf(f, 0) {
+		return 0, NewError(CodeInvalidData, "not a number that fits 64 bits")
+	}
+	if f == 0 {
+		return 0, nil // not -0
+	}
+	return f, nil
+}
+
+// appendDouble writes a number as JavaScript does: the shortest digits that read
+// back as f, in plain notation between 1e-6 and 1e21.
+func appendDouble(b []byte, f float64) []byte {
+	abs := math.Abs(f)
+	if abs == 0 || abs >= 1e-6 && abs < 1e21 {
+		return strconv.AppendFloat(b, f, 'f', -1, 64)
+	}
+	b = strconv.AppendFloat(b, f, 'e', -1, 64)
+	if n := len(b); n >= 4 && b[n-4] == 'e' && b[n-3] == '-' && b[n-2] == '0' { // e-09 -> e-9
+		b[n-2] = b[n-1]
+		b = b[:n-1]
+	}
+	return b
+}
+
+func canonicalText(k Kind, s string) (string, error) {
+	switch k {
+	case Bytes:
+		b, err := base64.StdEncoding.Strict().DecodeString(s)
+		if err != nil || strings.ContainsAny(s, "\r\n") {
+			return "", NewError(CodeInvalidData, "not base64")
+		}
+		return base64.StdEncoding.EncodeToString(b), nil
+	case UUID:
+		s = strings.ToLower(s)
+		if !isUUID(s) {
+			return "", notA(k)
+		}
+	case Date:
+		if _, err := time.Parse("2006-01-02", s); err != nil {
+			return "", notA(k)
+		}
+	case TimeOfDay:
+		t, err := time.Parse("15:04:05.999999999", s)
+		if err != nil {
+			return "", notA(k)
+		}
+		return t.Truncate(time.Microsecond).Format("15:04:05.999999"), nil
+	}
+	if !validText(s) {
+		return "", NewError(CodeInvalidData, "text contains the character NUL or is not valid UTF-8")
+	}
+	return s, nil
+}
+
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case !(c >= '0' && c <= '9' || c >= 'a' && c <= 'f'):
+			return false
+		}
+	}
+	return true
+}
+
+// canonicalNumeric writes a decimal without exponent, sign of zero or superfluous zeros.
+func canonicalNumeric(s string) (string, error) {
+	bad := NewError(CodeInvalidData, "not a decimal number")
+	mantissa, exponent := s, 0
+	if i := strings.IndexAny(s, "eE"); i >= 0 {
+		e, err := strconv.Atoi(s[i+1:])
+		if err != nil || e < -1000 || e > 1000 {
+			return "", bad
+		}
+		mantissa, exponent = s[:i], e
+	}
+	neg := strings.HasPrefix(mantissa, "-")
+	mantissa = strings.TrimPrefix(mantissa, "-")
+	whole, frac, _ := strings.Cut(mantissa, ".")
+	digits := whole + frac
+	if digits == "" || len(digits) > 100_000 || strings.Trim(digits, "0123456789") != "" {
+		return "", bad
+	}
+	point := len(whole) + exponent
+	if point < 0 {
+		digits, point = strings.Repeat("0", -point)+digits, 0
+	}
+	if point > len(digits) {
+		digits += strings.Repeat("0", point-len(digits))
+	}
+	whole = strings.TrimLeft(digits[:point], "0")
+	frac = strings.TrimRight(digits[point:], "0")
+	if whole == "" {
+		whole = "0"
+	}
+	if frac != "" {
+		whole += "." + frac
+	}
+	if neg && whole != "0" {
+		whole = "-" + whole
+	}
+	return whole, nil
+}
