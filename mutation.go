@@ -13,7 +13,7 @@ const (
 	// Delete removes the row and leaves a tombstone.
 	Delete
 	// Adopt gives a row that another program inserted its metadata, and changes
-	// nothing where there is some already. No client sends it.
+	// nothing where there is some already, or no row. No client sends it.
 	Adopt
 )
 
@@ -98,7 +98,7 @@ func Decide(op Op, uid string, stamp Stamp, meta Meta, present bool) (Decision, 
 	if stamp == 0 && !(op == Update && live) {
 		return Decision{}, NewError(CodeInvalidStamp, "the write has no date")
 	}
-	if !wins(op, stamp, meta) {
+	if !wins(op, stamp, meta) || op == Adopt && !present {
 		return lost(op, meta, present), nil
 	}
 	d := Decision{Applied: true, Meta: Meta{UID: uid}}
