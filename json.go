@@ -171,7 +171,13 @@ func DecodeString(b []byte) (string, error) {
 		return "", NewError(CodeInvalidData, "not a string")
 	}
 	in := b[1 : len(b)-1]
+	if bytes.ContainsFunc(in, func(r rune) bool { return r < 0x20 }) {
+		return "", NewError(CodeInvalidData, "control character in a string")
+	}
 	if bytes.IndexByte(in, '\\') < 0 {
+		if bytes.IndexByte(in, '"') >= 0 {
+			return "", NewError(CodeInvalidData, "not a string")
+		}
 		if !utf8.Valid(in) {
 			return "", NewError(CodeInvalidData, "text is not valid UTF-8")
 		}
