@@ -1,6 +1,9 @@
 package tidemark
 
-import "context"
+import (
+	"bytes"
+	"context"
+)
 
 // Store is a client's database on its device: the rows that the application asked
 // for, what the server last said about each, and the outbox of writes that the
@@ -49,6 +52,55 @@ type Record struct {
 	Pending int
 }
 
+// Check reports whether a store may keep r: a valid UID, Row and Base each nil or
+// a JSON object with that member uid, Meta zero or that uid's, Pending not
+// negative. Errors: [CodeInvalidData]. Every implementation's Put calls it, for
+// all records before it stores the first.
+func (r *Record) Check() error {
+	if err := CheckUID(r.UID); err != nil {
+		return err
+	}
+	if !r.Meta.IsZero() && r.Meta.UID != r.UID {
+		return NewError(CodeInvalidData, "metadata of another uid").OnField("uid")
+	}
+	if r.Pending < 0 {
+		return NewError(CodeInvalidData, "a negative number of pending writes")
+	}
+	if err := checkStored(r.UID, r.Row); err != nil {
+		return err
+	}
+	if bytes.Equal(r.Row, r.Base) {
+		return nil
+	}
+	return checkStored(r.UID, r.Base)
+}
+
+func checkStored(uid string, r Row) error {
+	if len(r) == 0 {
+		return nil
+	}
+	named := false
+	err := EachMember(r, func(key string, value []byte) error {
+		if key == "uid" {
+			got, err := DecodeString(value)
+			named = err == nil && got == uid
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return NewError(CodeInvalidData, "a row is an object: %s", messageOf(err))
+	case !named:
+		return NewError(CodeInvalidData, "the row's uid is not its record's").OnField("uid")
+	}
+	return nil
+}
+
+// IsZero reports whether r says nothing but its UID: what Put removes.
+func (r *Record) IsZero() bool {
+	return len(r.Row) == 0 && len(r.Base) == 0 && r.Meta.IsZero() && r.Pending == 0
+}
+
 // StoreTx is one transaction of a [Store]. It must not be used after the function
 // that it was given to has returned, nor concurrently.
 type StoreTx interface {
@@ -60,7 +112,8 @@ type StoreTx interface {
 	// Pending is removed.
 	Put(model string, recs []Record) error
 
-	// Held returns the metadata of the rows whose Base p selects, sorted by uid.
+	// Held returns the metadata of the rows whose Base p selects, sorted by uid;
+	// a Meta with nothing but its UID where the server told of none.
 	Held(p *Predicate) ([]Meta, error)
 
 	// Prune removes the tombstones of a model that are older than before and have
@@ -96,4 +149,13 @@ type StoreTx interface {
 type Entry struct {
 	Key   string
 	Value []byte
+}
+
+// CheckKey reports whether key can name an entry: at most 1,024 bytes of valid
+// UTF-8 without NUL. Errors: [CodeInvalidData].
+func CheckKey(key string) error {
+	if len(key) > 1024 || !validText(key) {
+		return NewError(CodeInvalidData, "%s cannot be the key of an entry", quoteShort([]byte(key)))
+	}
+	return nil
 }
