@@ -34,7 +34,7 @@ type state struct {
 	models  *tree[string, *tree[string, tidemark.Record]]
 	outbox  *tree[int64, tidemark.Mutation]
 	pending *tree[row, []int64] // the numbers in outbox of each row, ascending; slices are not changed once made
-	last    int64 // the highest number ever given
+	last    int64               // the highest number ever given
 	entries *tree[string, []byte]
 }
 

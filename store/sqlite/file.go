@@ -1,0 +1,203 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// What a file of ours begins with: SQLite's application_id and user_version.
+const (
+	applicationID = 0x54494445 // "TIDE"
+	formatVersion = 1
+)
+
+// createTables makes an empty file ours. The outbox is AUTOINCREMENT so that a
+// number is never given twice, whatever was removed and however often the file was reopened.
+const createTables = `
+CREATE TABLE tidemark_models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fields TEXT NOT NULL);
+CREATE TABLE tidemark_outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, uid TEXT NOT NULL,
+	op INTEGER NOT NULL, data TEXT, stamp INTEGER NOT NULL);
+CREATE INDEX tidemark_outbox_row ON tidemark_outbox (model, uid);
+CREATE TABLE tidemark_entries (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID`
+
+// DSN returns the data source name with which the driver mattn/go-sqlite3 opens
+// the file path (":memory:" for none) as [Open] wants it: synchronous=FULL, a
+// busy timeout of 5 s, foreign keys on, transactions that begin deferred (the
+// store begins its writing ones immediate by itself), and a cache of prepared
+// statements. It does not set the journal mode: that is a property of the
+// file, which Open sets to WAL only once it knows that the file is Tidemark's.
+//
+// Add "&_synchronous=NORMAL" and set [Options].AllowNormal to trade the last
+// writes before a power failure for speed. A database in memory needs
+// db.SetMaxOpenConns(1).
+func DSN(path string) string {
+	name := "file::memory:"
+	if path != ":memory:" {
+		name = "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()
+	}
+	return name + "?_busy_timeout=5000&_foreign_keys=1&_stmt_cache_size=64&_synchronous=FULL"
+}
+
+// Create makes an empty file at path that only its owner may read and write
+// (mode 0600; SQLite gives its companions -wal and -shm the same). Nothing
+// happens when there is a file already. Call it before the first opening of a
+// store's file, which otherwise gets the process's default mode.
+func Create(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// openFile makes sure that the file is ours and of this version, or makes an
+// empty one ours. Nothing of a file that is something else is changed.
+func openFile(ctx context.Context, c *session, o *Options, connections int) error {
+	empty, err := inspect(ctx, c)
+	if err != nil {
+		return err
+	}
+	memory, err := checkJournal(ctx, c, empty)
+	if err != nil {
+		return err
+	}
+	if err := checkSettings(ctx, c, o, memory, connections); err != nil {
+		return err
+	}
+	if empty {
+		return initialise(ctx, c)
+	}
+	return checkPages(ctx, c, o)
+}
+
+// inspect reports whether the file is empty, and an error when it is not ours.
+func inspect(ctx context.Context, c *session) (empty bool, err error) {
+	id, err := c.number(ctx, "PRAGMA application_id")
+	if err != nil {
+		return false, err
+	}
+	version, err := c.number(ctx, "PRAGMA user_version")
+	if err != nil {
+		return false, err
+	}
+	objects, err := c.number(ctx, "SELECT count(*) FROM sqlite_schema")
+	switch {
+	case err != nil:
+		return false, err
+	case id == 0 && version == 0 && objects == 0:
+		return true, nil
+	case id != applicationID:
+		return false, fmt.Errorf("%w: its application_id is %d", tidemark.ErrDamaged, id)
+	case version > formatVersion:
+		return false, fmt.Errorf("%w: format %d, this is %d", tidemark.ErrNewerFile, version, formatVersion)
+	case version < 1:
+		return false, fmt.Errorf("%w: format %d", tidemark.ErrDamaged, version)
+	}
+	ours, err := c.number(ctx, `SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('tidemark_models', 'tidemark_outbox', 'tidemark_entries')`)
+	if err == nil && ours != 3 {
+		err = fmt.Errorf("%w: tables are missing", tidemark.ErrDamaged)
+	}
+	return false, err
+}
+
+// checkJournal puts a file into WAL mode, in which readers and the writer do not
+// wait for one another. memory says that there is no file.
+func checkJournal(ctx context.Context, c *session, empty bool) (memory bool, err error) {
+	mode, err := c.text(ctx, "PRAGMA journal_mode")
+	if err != nil || mode == "memory" {
+		return mode == "memory", err
+	}
+	if mode != "wal" {
+		err := waitBusy(ctx, func() (err error) {
+			mode, err = c.text(ctx, "PRAGMA journal_mode = WAL")
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	if mode != "wal" {
+		return false, setting("journal_mode is %s; the store needs WAL, which this file system or handle does not give", mode)
+	}
+	return false, nil
+}
+
+// checkSettings refuses a handle whose connections were not set up: a PRAGMA that
+// was executed once reaches one connection of the pool only.
+func checkSettings(ctx context.Context, c *session, o *Options, memory bool, connections int) error {
+	level, err := c.number(ctx, "PRAGMA synchronous")
+	if err != nil {
+		return err
+	}
+	timeout, err := c.number(ctx, "PRAGMA busy_timeout")
+	if err != nil {
+		return err
+	}
+	wanted := int64(2) // FULL
+	if o.AllowNormal {
+		wanted = 1
+	}
+	switch {
+	case timeout == 0:
+		return setting("busy_timeout is 0; set it for every connection, with _busy_timeout=5000 in the data source name (see sqlite.DSN)")
+	case memory && connections != 1:
+		return setting("a database in memory is one connection's own; call db.SetMaxOpenConns(1)")
+	case !memory && level < wanted:
+		return setting("synchronous is %d; set FULL for every connection, with _synchronous=FULL in the data source name (see sqlite.DSN), or NORMAL and Options.AllowNormal", level)
+	}
+	return nil
+}
+
+func setting(format string, args ...any) error {
+	return errors.New("store/sqlite: " + fmt.Sprintf(format, args...))
+}
+
+// initialise makes the empty file ours in one transaction. Another process may do
+// so at the same time.
+func initialise(ctx context.Context, c *session) error {
+	return c.transaction(ctx, func() error {
+		if empty, err := inspect(ctx, c); err != nil || !empty {
+			return err
+		}
+		for _, q := range append(strings.Split(createTables, ";"),
+			fmt.Sprintf("PRAGMA application_id = %d", applicationID),
+			fmt.Sprintf("PRAGMA user_version = %d", formatVersion)) {
+			if _, err := c.conn.ExecContext(ctx, q); err != nil {
+				return translate(ctx, err)
+			}
+		}
+		return nil
+	})
+}
+
+// checkPages looks for damaged pages, in all of a small file.
+func checkPages(ctx context.Context, c *session, o *Options) error {
+	pages, err := c.number(ctx, "PRAGMA page_count")
+	if err != nil {
+		return err
+	}
+	size, err := c.number(ctx, "PRAGMA page_size")
+	if err != nil || pages*size > o.CheckLimit {
+		return err
+	}
+	return quickCheck(ctx, c)
+}
+
+func quickCheck(ctx context.Context, c *session) error {
+	found, err := c.text(ctx, "PRAGMA quick_check(1)")
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if found != "ok" {
+		return fmt.Errorf("%w: %s", tidemark.ErrDamaged, found)
+	}
+	return nil
+}

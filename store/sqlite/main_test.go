@@ -1,0 +1,38 @@
+package sqlite_test
+
+import (
+	"database/sql"
+	"path/filepath"
+	"testing"
+
+	_ "github.com/mattn/go-sqlite3"
+	"go.uber.org/goleak"
+
+	"github.com/tidemark-sync/tidemark/store/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// open opens a store of the file path as an application does.
+func open(t testing.TB, path string, o *sqlite.Options) (*sqlite.Store, *sql.DB) {
+	t.Helper()
+	db, err := sql.Open("sqlite3", sqlite.DSN(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if path == ":memory:" {
+		db.SetMaxOpenConns(1)
+	}
+	s, err := sqlite.Open(t.Context(), db, o)
+	if err != nil {
+		_ = db.Close()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = s.Close()
+		_ = db.Close()
+	})
+	return s, db
+}
+
+func file(t testing.TB) string { return filepath.Join(t.TempDir(), "test.db") }

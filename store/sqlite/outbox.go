@@ -1,0 +1,71 @@
+package sqlite
+
+import (
+	"database/sql"
+	"strconv"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+const selectMutations = "SELECT n, model, uid, op, data, stamp FROM tidemark_outbox "
+
+func (t *tx) Enqueue(ms []tidemark.Mutation) error {
+	if err := t.check(true); err != nil {
+		return err
+	}
+	for i := range ms {
+		m := &ms[i]
+		res, err := t.exec("INSERT INTO tidemark_outbox (model, uid, op, data, stamp) VALUES (?, ?, ?, ?, ?)",
+			m.Model, m.UID, int64(m.Op), textOf(m.Data), int64(m.Stamp))
+		if err != nil {
+			return err
+		}
+		if m.N, err = res.LastInsertId(); err != nil {
+			return t.seal(err)
+		}
+	}
+	return nil
+}
+
+func (t *tx) Outbox(after int64, limit int) ([]tidemark.Mutation, error) {
+	if limit <= 0 {
+		limit = -1 // SQLite's word for all
+	}
+	return t.mutations("WHERE n > ? ORDER BY n LIMIT ?", after, int64(limit))
+}
+
+func (t *tx) Pending(model string, uids []string) ([]tidemark.Mutation, error) {
+	if len(uids) == 1 {
+		return t.mutations("WHERE model = ? AND uid = ? ORDER BY n", model, uids[0])
+	}
+	return t.mutations("WHERE model = ? AND uid IN (SELECT value FROM json_each(?)) ORDER BY n", model, listOf(uids))
+}
+
+func (t *tx) mutations(where string, args ...any) ([]tidemark.Mutation, error) {
+	if err := t.check(false); err != nil {
+		return nil, err
+	}
+	var ms []tidemark.Mutation
+	err := t.query(func(r *sql.Rows) error {
+		var m tidemark.Mutation
+		err := r.Scan(&m.N, &m.Model, &m.UID, &m.Op, (*[]byte)(&m.Data), &m.Stamp)
+		ms = append(ms, m)
+		return err
+	}, selectMutations+where, args...)
+	return ms, err
+}
+
+func (t *tx) Dequeue(ns []int64) error {
+	if err := t.check(true); err != nil {
+		return err
+	}
+	list := []byte{'['}
+	for i, n := range ns {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = strconv.AppendInt(list, n, 10)
+	}
+	_, err := t.exec("DELETE FROM tidemark_outbox WHERE n IN (SELECT value FROM json_each(?))", string(append(list, ']')))
+	return err
+}

@@ -1,0 +1,310 @@
+// Package sqlite keeps a client's rows in an SQLite file on its device.
+//
+// It works on a *sql.DB that the application has opened, so that the choice of
+// the driver stays the application's. With mattn/go-sqlite3:
+//
+//	err := sqlite.Create(path) // only the owner may read it
+//	db, err := sql.Open("sqlite3", sqlite.DSN(path))
+//	store, err := sqlite.Open(ctx, db, nil)
+//
+// Every declared model is also a view of that name in the file, with the
+// visible rows and a column for each field (bools as 0 and 1, timestamps as
+// text that SQLite's date functions read), for joins and aggregates in SQL
+// through db. What begins with tidemark_ is the store's own.
+//
+// Several stores, in one process or in several, may work on one file.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+var _ tidemark.Store = (*Store)(nil)
+
+// Options of a [Store].
+type Options struct {
+	// AllowNormal accepts a handle with synchronous=NORMAL: commits are about
+	// three times as fast, and a power failure (not a crash of the process) may lose the last of them.
+	AllowNormal bool
+
+	// CheckLimit is the size in bytes up to which Open reads the whole file to
+	// find damaged pages; a larger file is checked by [Store.Check] only, and
+	// damage is reported when it is met. Zero means 8 MiB, some 10 ms; negative never.
+	CheckLimit int64
+
+	// Readers is how many connections the store keeps for reading, beside one
+	// for writing. Defaults to 4. With db.SetMaxOpenConns(n) it is at most n-2,
+	// so that one is left to the application; when n is 1 or 2 the store keeps
+	// none, and reads and writes wait for one another.
+	Readers int
+
+	// Logger gets what the store does on its own accord. nil discards.
+	Logger *slog.Logger
+}
+
+func (o *Options) orDefaults() Options {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	if c.CheckLimit == 0 {
+		c.CheckLimit = 8 << 20
+	}
+	if c.Readers <= 0 {
+		c.Readers = 4
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Store is a [tidemark.Store] in an SQLite file. It is safe for concurrent use.
+// Reads go on while an update runs, each on one state of the file. Within the
+// function given to View or Update, other calls of the store's methods may wait
+// for that function, and Update and Close do so for ever: use the transaction.
+type Store struct {
+	db     *sql.DB
+	log    *slog.Logger
+	shared bool // the handle has few connections: take the one when it is needed
+
+	writer  chan *session // holds one; who has it may write
+	readers chan *session // those that are free; nil for one that is not connected yet
+	models  atomic.Pointer[catalog]
+
+	calls  sync.WaitGroup
+	mu     sync.Mutex // protects the closing of closed
+	closed chan struct{}
+}
+
+// Open makes a store of the database behind db, which stays the caller's and must
+// be closed after the store. An empty file is made a store's. Errors:
+// [tidemark.ErrDamaged] for a file that is damaged or something else,
+// [tidemark.ErrNewerFile] for one that a newer version has written; neither is
+// changed. A handle that is not set up as [DSN] does is refused with an error that says what to set.
+func Open(ctx context.Context, db *sql.DB, options *Options) (*Store, error) {
+	o := options.orDefaults()
+	most := db.Stats().MaxOpenConnections
+	s := &Store{db: db, log: o.Logger, closed: make(chan struct{}), shared: most == 1 || most == 2}
+	w, err := newSession(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.start(ctx, w, &o); err != nil {
+		w.close()
+		return nil, err
+	}
+	s.writer = make(chan *session, 1)
+	if s.shared {
+		w.close()
+		s.writer <- nil
+		return s, nil
+	}
+	if err := s.dedicate(ctx, w); err != nil {
+		w.close()
+		return nil, err
+	}
+	s.writer <- w
+	if most > 0 {
+		o.Readers = min(o.Readers, most-2)
+	}
+	s.readers = make(chan *session, o.Readers)
+	for range o.Readers {
+		s.readers <- nil
+	}
+	return s, nil
+}
+
+func (s *Store) start(ctx context.Context, w *session, o *Options) error {
+	if err := openFile(ctx, w, o, s.db.Stats().MaxOpenConnections); err != nil {
+		return err
+	}
+	_, err := s.refresh(ctx, w)
+	return err
+}
+
+// dedicate makes w the store's own for writing: it waits for other writers by
+// waitBusy, which ctx interrupts, and no longer in SQLite, which nothing does.
+func (s *Store) dedicate(ctx context.Context, w *session) error {
+	timeout, err := w.number(ctx, "PRAGMA busy_timeout")
+	if err != nil {
+		return err
+	}
+	w.restore = "PRAGMA busy_timeout = " + strconv.FormatInt(timeout, 10)
+	_, err = w.number(ctx, "PRAGMA busy_timeout = 0")
+	return err
+}
+
+// Close waits for running calls and gives the connections back to the handle,
+// which it does not close. It is idempotent.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	select {
+	case <-s.closed:
+	default:
+		close(s.closed)
+	}
+	s.mu.Unlock()
+	s.calls.Wait()
+	s.drain(s.writer)
+	s.drain(s.readers)
+	return nil
+}
+
+func (s *Store) drain(free chan *session) {
+	for {
+		select {
+		case c := <-free:
+			if c != nil {
+				c.close()
+			}
+		default:
+			return
+		}
+	}
+}
+
+// Check reads the whole file to find damaged pages ([tidemark.ErrDamaged]).
+func (s *Store) Check(ctx context.Context) error {
+	return s.read(ctx, func(c *session) error { return quickCheck(ctx, c) })
+}
+
+// Find returns the visible rows that p selects, sorted by uid.
+func (s *Store) Find(ctx context.Context, p *tidemark.Predicate) (found []tidemark.Row, err error) {
+	err = s.lookUp(ctx, func(c *session, models *catalog) error {
+		m, err := models.model(p.Schema().Name())
+		if err != nil {
+			return err
+		}
+		found, err = m.find(ctx, c, p)
+		return err
+	})
+	return found, err
+}
+
+// Get returns the visible row, nil when there is none.
+func (s *Store) Get(ctx context.Context, model, uid string) (row tidemark.Row, err error) {
+	quiet := context.WithoutCancel(ctx) // it takes microseconds
+	err = s.lookUp(ctx, func(c *session, models *catalog) error {
+		m, err := models.model(model)
+		if err != nil {
+			return err
+		}
+		row = nil
+		return c.query(quiet, func(r *sql.Rows) error { return r.Scan((*[]byte)(&row)) }, m.get, uid)
+	})
+	return row, err
+}
+
+// View runs fn on one state of the file. Updates do not wait for it, unless the handle has few connections.
+func (s *Store) View(ctx context.Context, fn func(tidemark.StoreTx) error) error {
+	return s.read(ctx, func(c *session) error {
+		return c.snapshot(ctx, func() error { return s.run(ctx, c, false, fn) })
+	})
+}
+
+// Update runs fn in a transaction that is durable when Update returns nil. When
+// ctx ends before that, or a method of the transaction failed for the
+// database's sake, nothing has happened, whatever fn returned.
+func (s *Store) Update(ctx context.Context, fn func(tidemark.StoreTx) error) error {
+	return s.write(ctx, func(c *session) error {
+		return c.transaction(ctx, func() error { return s.run(ctx, c, true, fn) })
+	})
+}
+
+// run runs fn in the transaction that c is in.
+func (s *Store) run(ctx context.Context, c *session, writable bool, fn func(tidemark.StoreTx) error) error {
+	models, err := s.refresh(ctx, c)
+	if err != nil {
+		return err
+	}
+	t := &tx{ctx: ctx, quiet: context.WithoutCancel(ctx), c: c, models: models, writable: writable}
+	defer func() { t.over = true }()
+	if err := fn(t); err != nil {
+		return err
+	}
+	return t.failed
+}
+
+// write calls fn with the connection that may write.
+func (s *Store) write(ctx context.Context, fn func(*session) error) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.calls.Done()
+	return s.with(ctx, s.writer, fn)
+}
+
+// read calls fn with a connection to read from.
+func (s *Store) read(ctx context.Context, fn func(*session) error) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.calls.Done()
+	if s.shared {
+		return s.with(ctx, s.writer, fn)
+	}
+	return s.with(ctx, s.readers, fn)
+}
+
+// lookUp calls fn with the models as last seen, for a single statement; once more
+// with fresh ones when another store has changed them since.
+func (s *Store) lookUp(ctx context.Context, fn func(*session, *catalog) error) error {
+	return s.read(ctx, func(c *session) error {
+		err := fn(c, s.models.Load())
+		if !isStale(err) && !errors.Is(err, errUndeclared) {
+			return err
+		}
+		models, err := s.refresh(ctx, c)
+		if err != nil {
+			return err
+		}
+		return fn(c, models)
+	})
+}
+
+// with takes a session from free, for fn, and puts it back.
+func (s *Store) with(ctx context.Context, free chan *session, fn func(*session) error) (err error) {
+	var c *session
+	select {
+	case c = <-free:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.closed:
+		return tidemark.ErrClosed
+	}
+	defer func() { free <- c }()
+	if c == nil {
+		if c, err = newSession(ctx, s.db); err != nil {
+			return err
+		}
+	}
+	if s.shared {
+		defer func() { c.close(); c = nil }()
+	}
+	return fn(c)
+}
+
+// enter counts a call in; Close waits until it is done.
+func (s *Store) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.closed:
+		return tidemark.ErrClosed
+	default:
+		s.calls.Add(1)
+		return nil
+	}
+}
