@@ -1,0 +1,236 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// newModel returns the service of a model.
+func (s *Server) newModel(schema *tidemark.Schema) *Service {
+	svc := newService(s, schema.Name())
+	svc.model = schema
+	for _, m := range []*method{
+		{name: tidemark.MethodFindUnique, call: svc.findUnique, read: true},
+		{name: tidemark.MethodFindMany, call: svc.findMany, read: true},
+		{name: tidemark.MethodCreate, op: tidemark.Create},
+		{name: tidemark.MethodUpdate, op: tidemark.Update},
+		{name: tidemark.MethodDelete, op: tidemark.Delete},
+	} {
+		svc.methods[m.name] = m
+	}
+	return svc
+}
+
+func (svc *Service) findUnique(ctx context.Context, c *Call) (any, error) {
+	rows, err := svc.find(ctx, c, 1)
+	if err != nil || len(rows) == 0 {
+		return tidemark.Row(nil), err
+	}
+	return rows[0], nil
+}
+
+func (svc *Service) findMany(ctx context.Context, c *Call) (any, error) {
+	return svc.find(ctx, c, 0)
+}
+
+func (svc *Service) find(ctx context.Context, c *Call, limit int) ([]tidemark.Row, error) {
+	p, err := svc.where(c.arg(0))
+	if err != nil {
+		return nil, err
+	}
+	rows, err := svc.server.driver.Find(ctx, p, limit)
+	if err != nil {
+		return nil, driverError(err)
+	}
+	return rows, nil
+}
+
+func (svc *Service) where(raw []byte) (*tidemark.Predicate, error) {
+	if svc.server.opts.IntegersAsText {
+		raw = integersOfText(svc.model, raw)
+	}
+	return tidemark.ParseWhere(svc.model, raw)
+}
+
+// commit is a write that the driver has decided.
+type commit struct {
+	slot    *slot
+	result  *tidemark.RowMeta // what the method returned
+	refused bool
+}
+
+// event returns under which name, and with what result, a write is told of: as it
+// came, but for two that would harm the copies of clients. A delete that was refused
+// tells of the row that lives, as an update; a delete that found no row names it nevertheless.
+func (c *commit) event(action string) (string, any) {
+	if action != tidemark.MethodDelete {
+		return action, c.result
+	}
+	if c.refused && c.result.Row != nil && !c.result.Meta.Deleted() {
+		return tidemark.MethodUpdate, c.result
+	}
+	if c.result.Row == nil {
+		row := append(tidemark.AppendString(tidemark.Row(`{"uid":`), c.result.Meta.UID), '}')
+		return action, &tidemark.RowMeta{Row: row, Meta: c.result.Meta}
+	}
+	return action, c.result
+}
+
+// write has the driver make the writes of all runs at once. Each is left with its
+// result and a slot among the events of its row, or with an error.
+func (s *Server) write(ctx context.Context, runs []*run) {
+	var ms []tidemark.Mutation
+	var good []*run
+	for _, r := range runs {
+		if r.err != nil {
+			continue
+		}
+		m, err := r.svc.mutation(r)
+		if err != nil {
+			r.err = err
+			continue
+		}
+		ms, good = append(ms, m), append(good, r)
+	}
+	if len(good) == 0 {
+		return
+	}
+	err := s.commit(ctx, ms, good)
+	if err == nil {
+		return
+	}
+	if len(good) > 1 && !tidemark.Temporary(err) { // one of them may be to blame
+		for i, r := range good {
+			r.err = s.commit(ctx, ms[i:i+1], good[i:i+1])
+		}
+		return
+	}
+	for _, r := range good {
+		r.err = err
+	}
+}
+
+// commit holds the rows, writes, and reserves the events' slots.
+func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run) (err error) {
+	keys := make([]rowKey, len(ms))
+	for i := range ms {
+		keys[i] = rowKey{ms[i].Model, ms[i].UID}
+	}
+	held := slices.Clone(keys)
+	slices.SortFunc(held, func(a, b rowKey) int { return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.uid, b.uid)) })
+	held = slices.Compact(held)
+	if err := s.order.hold(ctx, held); err != nil {
+		return driverError(err)
+	}
+	defer s.order.release(held)
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+	}()
+	outcomes, err := s.driver.Write(ctx, ms)
+	if err != nil {
+		return driverError(err)
+	}
+	if len(outcomes) != len(ms) {
+		return tidemark.NewError(tidemark.CodeInternal, "the driver returned %d outcomes for %d writes", len(outcomes), len(ms))
+	}
+	for i, r := range runs {
+		r.committed(&outcomes[i], keys[i])
+	}
+	return nil
+}
+
+func (r *run) committed(o *tidemark.Outcome, key rowKey) {
+	if o.Err != nil {
+		r.err = o.Err
+		return
+	}
+	result := &tidemark.RowMeta{Row: o.Row, Meta: o.Meta}
+	r.commit = &commit{slot: r.svc.server.order.reserve(key), result: result, refused: !o.Applied}
+	r.origin.add(r.commit.slot)
+	r.raw, r.call.Result = result, result
+}
+
+// mutation checks the arguments of a write: (uid, data, stamp), and for a delete (uid, stamp).
+func (svc *Service) mutation(r *run) (m tidemark.Mutation, err error) {
+	m = tidemark.Mutation{Model: svc.name, Op: r.method.op}
+	if m.UID, err = tidemark.DecodeString(r.call.arg(0)); err != nil {
+		return m, tidemark.NewError(tidemark.CodeInvalidData, "the uid is not text").OnField("uid")
+	}
+	if err = tidemark.CheckUID(m.UID); err != nil {
+		return m, err
+	}
+	stamp := r.call.arg(1)
+	if m.Op != tidemark.Delete {
+		stamp = r.call.arg(2)
+		if m.Data, err = svc.patch(m.UID, r.call.arg(1)); err != nil {
+			return m, err
+		}
+	}
+	if err = m.Stamp.UnmarshalJSON(stamp); err != nil {
+		return m, err
+	}
+	m.Stamp = svc.server.clamp(m.Stamp)
+	return m, nil
+}
+
+// clamp bounds a stamp by the server's clock. The clock takes note of those that it
+// lets pass, so that a clamped one is later than what the same client wrote before.
+func (s *Server) clamp(stamp tidemark.Stamp) tidemark.Stamp {
+	if stamp == 0 {
+		return 0
+	}
+	s.clock.Observe(stamp, s.opts.MaxDrift)
+	return s.clock.Clamp(stamp, s.opts.MaxDrift)
+}
+
+func (svc *Service) patch(uid string, data []byte) (tidemark.Row, error) {
+	if svc.server.opts.IntegersAsText {
+		data = integersOfText(svc.model, data)
+	}
+	patch, unknown, err := svc.model.Patch(uid, data)
+	if err != nil {
+		return nil, err
+	}
+	if len(unknown) == 0 {
+		return patch, nil
+	}
+	if svc.server.opts.RefuseUnknownFields {
+		name := short(unknown[0])
+		return nil, tidemark.NewError(tidemark.CodeUnknownField, "model %s has no field %q that can be written", svc.name, name).OnField(name)
+	}
+	for _, field := range unknown {
+		if svc.server.fields.first(svc.name, field) {
+			svc.server.log.Info("field ignored", slog.String("model", svc.name), slog.String("field", short(field)))
+		}
+	}
+	return patch, nil
+}
+
+// unknownFields remembers which fields were logged, up to a bound: their names come from clients.
+type unknownFields struct {
+	mu   sync.Mutex // protects seen
+	seen map[[2]string]struct{}
+}
+
+const maxUnknownFields = 1000
+
+func (u *unknownFields) first(model, field string) bool {
+	key := [2]string{model, short(field)}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if _, old := u.seen[key]; old || len(u.seen) >= maxUnknownFields {
+		return false
+	}
+	if u.seen == nil {
+		u.seen = make(map[[2]string]struct{})
+	}
+	u.seen[key] = struct{}{}
+	return true
+}

@@ -1,0 +1,83 @@
+package server
+
+import (
+	"crypto/rand"
+	"log/slog"
+	"time"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// Options are the settings of a [Server]. The zero value, and nil, are usable.
+type Options struct {
+	// Logger gets what a server has to say: errors that are kept from clients with
+	// their causes, refusals, sessions. Row values and tokens are never logged.
+	// Defaults to discarding.
+	Logger *slog.Logger
+
+	// Now is the wall clock. Defaults to time.Now.
+	Now func() time.Time
+
+	// MaxDrift is how far ahead of Now a client's stamp may be before it is
+	// clamped to the server's clock. Defaults to tidemark.DefaultMaxDrift, one minute.
+	MaxDrift time.Duration
+
+	// MaxOutstanding is how many calls of one session may wait for their answers;
+	// those beyond are answered with CodeLimit. Defaults to 1,024.
+	MaxOutstanding int
+
+	// CallTimeout is how long one call may take, after which its context ends and
+	// the answer is CodeTimeout. Defaults to one minute; negative means no bound.
+	CallTimeout time.Duration
+
+	// RefuseUnknownFields refuses writes with members that the model lacks, as
+	// CodeUnknownField. Otherwise they are left out, and logged once a field.
+	RefuseUnknownFields bool
+
+	// IntegersAsText sends the integers of models that are beyond ±2^53 as strings to
+	// sessions, and reads such strings in data and wheres as integers.
+	// JavaScript rounds larger numbers without a word, and a row that was read
+	// and written back is then damaged. A client that does not expect the string
+	// compares and adds it as text; so both settings are a hazard where such
+	// integers exist, and neither matters where they do not. Defaults to numbers.
+	IntegersAsText bool
+
+	// NewID makes the names of sessions; they must be unique, and hard to guess.
+	// Defaults to 26 random letters and digits.
+	NewID func() string
+}
+
+const (
+	defaultOutstanding = 1024
+	defaultTimeout     = time.Minute
+)
+
+// complete returns a copy of o, which may be nil, with the defaults filled in.
+func (o *Options) complete() (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	if c.MaxDrift < 0 || c.MaxOutstanding < 0 {
+		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: MaxDrift and MaxOutstanding must not be negative")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.MaxDrift == 0 {
+		c.MaxDrift = tidemark.DefaultMaxDrift
+	}
+	if c.MaxOutstanding == 0 {
+		c.MaxOutstanding = defaultOutstanding
+	}
+	if c.CallTimeout == 0 {
+		c.CallTimeout = defaultTimeout
+	}
+	if c.NewID == nil {
+		c.NewID = rand.Text
+	}
+	return c, nil
+}

@@ -1,0 +1,296 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// Session is one client's connection, from its acceptance to its end. Its methods
+// may be called concurrently, also after it has ended.
+type Session struct {
+	server *Server
+	id     string
+	hello  tidemark.Hello
+
+	ctx    context.Context // ends with the connection
+	cancel context.CancelFunc
+	lane   lane
+
+	attached chan struct{} // closed when conn is set
+	conn     tidemark.Conn // does not change afterwards
+	opened   chan struct{} // closed when the connect listeners have run
+	greeted  bool          // the connect listeners began to run; read after opened
+
+	outstanding atomic.Int64 // calls that were taken and are not yet answered
+
+	mu      sync.Mutex           // protects what follows; nothing that waits is done under it
+	closing tidemark.CloseReason // of a close that came before conn was known
+	state   state
+	early   []*request // calls that came while opening
+	data    map[string]any
+	asked   map[uint64]chan []json.RawMessage // calls of the client that wait for its answer
+	lastAsk uint64
+
+	channels map[string]struct{} // protected by Server.channels.mu
+}
+
+type state uint8
+
+const (
+	opening state = iota // accepted; the connect listeners run
+	open
+	refused // by a connect listener, or ended before they ran
+)
+
+// Offer accepts a connection unless the server is shutting down. The connect
+// listeners then run in a goroutine of the server.
+func (s *Server) Offer(_ context.Context, offer tidemark.Offer) {
+	session := &Session{server: s, id: s.opts.NewID(), hello: offer.Hello(), channels: make(map[string]struct{}),
+		attached: make(chan struct{}), opened: make(chan struct{})}
+	session.lane.session = session
+	if !s.work.enter(session) {
+		offer.Refuse(errShutdown)
+		return
+	}
+	session.ctx, session.cancel = context.WithCancel(s.ctx)
+	s.channels.join(session.id, session)
+	conn, err := offer.Accept(tidemark.Welcome{ID: session.id}, (*receiver)(session))
+	if err != nil {
+		session.cancel()
+		s.channels.leaveAll(session)
+		s.work.leave(session)
+		return
+	}
+	session.attach(conn)
+	s.spawn(session.open)
+}
+
+// attach makes conn known, and closes it if that was asked for meanwhile.
+func (s *Session) attach(conn tidemark.Conn) {
+	s.mu.Lock()
+	s.conn = conn
+	close(s.attached)
+	reason := s.closing
+	s.mu.Unlock()
+	if reason != "" {
+		conn.Close(reason)
+	}
+}
+
+// open runs the connect listeners, says "connected", and lets the calls begin
+// that came meanwhile.
+func (s *Session) open() {
+	defer close(s.opened)
+	to := open
+	if err := s.greet(); err != nil {
+		to = refused
+		s.server.log.Warn("session refused", slog.String("session", s.id), slog.Any("error", err))
+		if tidemark.CodeOf(err) == tidemark.CodeInternal { // its own fault it was not: it may come again
+			s.close(tidemark.ClosedError)
+		} else {
+			s.Close()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = to
+	for _, r := range s.early {
+		if to == open {
+			r.begin()
+		} else {
+			r.end()
+		}
+	}
+	s.early = nil
+}
+
+func (s *Session) greet() error {
+	if s.ctx.Err() != nil {
+		return tidemark.ErrClosed
+	}
+	s.greeted = true
+	for _, listen := range s.server.listening().connect {
+		if err := safely(func() error { return listen(s.ctx, s) }); err != nil {
+			return err
+		}
+	}
+	s.server.log.Info("session opened", slog.String("session", s.id))
+	return s.Emit(tidemark.EventConnected, s.id)
+}
+
+// safely runs fn; a panic is its error.
+func safely(fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+	}()
+	return fn()
+}
+
+// ended runs the disconnect listeners and takes the session out of its channels.
+func (s *Session) ended(reason tidemark.CloseReason) {
+	<-s.opened
+	var l listeners
+	if s.greeted {
+		l = s.server.listening()
+	}
+	s.tell(l.disconnecting, reason)
+	s.server.channels.leaveAll(s)
+	s.tell(l.disconnect, reason)
+	s.server.log.Info("session ended", slog.String("session", s.id), slog.String("reason", string(reason)))
+	s.server.work.leave(s)
+}
+
+func (s *Session) tell(listeners []func(*Session, tidemark.CloseReason), reason tidemark.CloseReason) {
+	for _, listen := range listeners {
+		if err := safely(func() error { listen(s, reason); return nil }); err != nil {
+			s.server.log.Error("disconnect listener failed", slog.String("session", s.id), slog.Any("error", err))
+		}
+	}
+}
+
+// ID returns the session's public name. It is also the name of a channel that the session is in.
+func (s *Session) ID() string { return s.id }
+
+// Hello returns what the client said when it connected.
+func (s *Session) Hello() tidemark.Hello { return s.hello }
+
+// Join puts the session into a channel, which exists as long as somebody is in it.
+func (s *Session) Join(channel string) { s.server.channels.join(channel, s) }
+
+// Leave takes the session out of a channel.
+func (s *Session) Leave(channel string) { s.server.channels.leave(channel, s) }
+
+// Channels returns the names of the session's channels, sorted.
+func (s *Session) Channels() []string { return s.server.channels.of(s) }
+
+// Set keeps a value of the application under key, as long as the session lives; nil removes it.
+func (s *Session) Set(key string, value any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if value == nil {
+		delete(s.data, key)
+		return
+	}
+	if s.data == nil {
+		s.data = make(map[string]any)
+	}
+	s.data[key] = value
+}
+
+// Get returns what Set kept under key, nil when there is nothing.
+func (s *Session) Get(key string) any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.data[key]
+}
+
+// Emit sends an event to this session. It does not wait for the client. Errors:
+// as of tidemark.Conn.Send, or an argument that is not JSON.
+func (s *Session) Emit(event string, args ...any) error {
+	m, err := tidemark.NewEvent(event, args...)
+	if err != nil {
+		return err
+	}
+	return s.send(m)
+}
+
+// Call sends an event that the client acknowledges, and returns the arguments of
+// the acknowledgement. It returns ErrClosed when the session ends before, and
+// ctx's error when ctx does.
+func (s *Session) Call(ctx context.Context, event string, args ...any) ([]json.RawMessage, error) {
+	m, err := tidemark.NewEvent(event, args...)
+	if err != nil {
+		return nil, err
+	}
+	answer := make(chan []json.RawMessage, 1)
+	s.mu.Lock()
+	s.lastAsk++
+	id := s.lastAsk
+	if s.asked == nil {
+		s.asked = make(map[uint64]chan []json.RawMessage)
+	}
+	s.asked[id] = answer
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.asked, id)
+		s.mu.Unlock()
+	}()
+	if err := s.send(m.NewCall(id)); err != nil {
+		return nil, err
+	}
+	select {
+	case got := <-answer:
+		return got, nil
+	case <-s.ctx.Done():
+		return nil, tidemark.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Close ends the session; its client is told to stay away. It does not wait, and is idempotent.
+func (s *Session) Close() { s.close(tidemark.ClosedByServer) }
+
+func (s *Session) close(reason tidemark.CloseReason) {
+	s.mu.Lock()
+	conn := s.conn
+	if conn == nil && s.closing == "" {
+		s.closing = reason
+	}
+	s.mu.Unlock()
+	if conn != nil {
+		conn.Close(reason)
+	}
+}
+
+func (s *Session) send(m *tidemark.Message) error {
+	select {
+	case <-s.attached:
+		return s.conn.Send(m)
+	default:
+		return tidemark.ErrClosed
+	}
+}
+
+// receiver is a Session as its connection's handler.
+type receiver Session
+
+// Receive takes a message from the connection's reading goroutine, and does not
+// wait, but for Accept to return: an answer needs the connection.
+func (rc *receiver) Receive(m *tidemark.Message) {
+	s := (*Session)(rc)
+	<-s.attached
+	switch {
+	case m.Kind == tidemark.AnswerMessage:
+		s.answered(m)
+	case m.Event == tidemark.EventRequest:
+		s.request(m)
+	default:
+		s.server.log.Debug("event ignored", slog.String("session", s.id), slog.String("event", short(m.Event)))
+	}
+}
+
+// Closed hands over to a goroutine, since the application's listeners may wait.
+func (rc *receiver) Closed(reason tidemark.CloseReason) {
+	s := (*Session)(rc)
+	s.cancel()
+	s.server.spawn(func() { s.ended(reason) })
+}
+
+func (s *Session) answered(m *tidemark.Message) {
+	s.mu.Lock()
+	answer := s.asked[m.ID]
+	delete(s.asked, m.ID)
+	s.mu.Unlock()
+	if answer != nil {
+		answer <- m.Args
+	}
+}

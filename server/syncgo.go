@@ -1,0 +1,431 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// newSync returns the shared service sync.
+func (s *Server) newSync() *Service {
+	svc := newService(s, tidemark.ServiceSync)
+	svc.methods[tidemark.MethodSyncGo] = &method{name: tidemark.MethodSyncGo, call: s.syncGo, read: true}
+	return svc
+}
+
+// reconciliation is one sync.go under way: one model, one where, one client.
+type reconciliation struct {
+	server  *Server
+	ctx     context.Context
+	svc     *Service
+	setup   *setup
+	call    *Call // of sync.go itself
+	entries []tidemark.ClientEntry
+
+	find     *Call               // of findMany, for the hooks around it
+	selects  *tidemark.Predicate // the where, as the hooks narrowed it
+	readable *tidemark.Predicate // what the hooks added to it
+
+	result    tidemark.SyncResult
+	outside   []tidemark.RowMeta // rows that are told, though the where does not select them
+	deletions []deletion
+}
+
+// deletion is a row to delete on the server.
+type deletion struct {
+	uid   string
+	stamp tidemark.Stamp
+	told  int // index in result.DeleteClient, -1 when the client is not told
+}
+
+// syncGo is sync.go(model, where, dictionary): it compares what the client holds of
+// a where with what there is, and answers what each side has to do. Everything
+// is checked before anything is done.
+func (s *Server) syncGo(ctx context.Context, c *Call) (any, error) {
+	r, err := s.newReconciliation(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.narrow(); err != nil {
+		return nil, err
+	}
+	release, err := s.scopes.hold(ctx, r.selects)
+	if err != nil {
+		return nil, driverError(err)
+	}
+	defer release()
+	snap, err := r.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.compare(snap); err != nil {
+		return nil, err
+	}
+	if err := r.delete(); err != nil {
+		return nil, err
+	}
+	if err := r.tellOutside(); err != nil {
+		return nil, err
+	}
+	r.texts()
+	return &r.result, nil
+}
+
+func (s *Server) newReconciliation(ctx context.Context, c *Call) (*reconciliation, error) {
+	name, err := tidemark.DecodeString(c.arg(0))
+	if err != nil {
+		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "the model's name is not text")
+	}
+	svc, ok := s.Lookup(name)
+	if !ok || svc.model == nil {
+		return nil, tidemark.NewError(tidemark.CodeUnknownModel, "there is no model named '%s'", short(name))
+	}
+	if isNull(c.arg(1)) {
+		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "the where is missing")
+	}
+	entries, err := parseDictionary(c.arg(2))
+	if err != nil {
+		return nil, err
+	}
+	r := &reconciliation{server: s, ctx: ctx, svc: svc, setup: svc.setup.Load(), call: c, entries: entries}
+	r.find = &Call{Service: name, Method: tidemark.MethodFindMany, Args: slices.Clone(c.Args[1:2]), Caller: c.Caller, Session: c.Session, Server: s}
+	return r, nil
+}
+
+func isNull(raw []byte) bool { return string(bytes.TrimSpace(raw)) == "null" }
+
+// parseDictionary reads the client's metadata: an object of entries by uid.
+func parseDictionary(raw []byte) ([]tidemark.ClientEntry, error) {
+	if isNull(raw) {
+		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "the dictionary is missing")
+	}
+	var entries []tidemark.ClientEntry
+	seen := make(map[string]struct{}, len(raw)/150)
+	err := tidemark.EachMember(raw, func(uid string, value []byte) error {
+		if err := tidemark.CheckUID(uid); err != nil {
+			return err
+		}
+		if _, twice := seen[uid]; twice {
+			return tidemark.NewError(tidemark.CodeInvalidRequest, "an entry stands twice")
+		}
+		seen[uid] = struct{}{}
+		e, err := tidemark.ParseClientEntry(uid, value)
+		entries = append(entries, e)
+		return err
+	})
+	if err != nil {
+		return nil, tidemark.Wrap(err, tidemark.CodeInvalidRequest, "the dictionary is not an object of metadata by uid: %s", tidemark.WireError(err).Message)
+	}
+	return entries, nil
+}
+
+// narrow runs the before-hooks of findMany, which may narrow the where or refuse.
+func (r *reconciliation) narrow() error {
+	asked, err := r.svc.where(r.find.arg(0))
+	if err != nil {
+		return err
+	}
+	for _, hooks := range [][]Hook{r.setup.beforeAll, r.setup.before[tidemark.MethodFindMany]} {
+		for _, h := range hooks {
+			if err := h(r.ctx, r.find); err != nil {
+				return err
+			}
+		}
+	}
+	if r.selects, err = r.svc.where(r.find.arg(0)); err != nil {
+		return err
+	}
+	r.readable, err = added(asked, r.selects)
+	return err
+}
+
+// added returns what the hooks have added to the where that was asked for: a row
+// outside that is not the client's to read, while one that merely lies outside its own where is.
+func added(asked, narrowed *tidemark.Predicate) (*tidemark.Predicate, error) {
+	more := tidemark.Row(narrowed.Key())
+	mine := tidemark.Row(asked.Key())
+	for _, t := range narrowed.Terms() {
+		if bytes.Equal(more.Get(t.Field.Name), mine.Get(t.Field.Name)) {
+			more = more.Without(t.Field.Name)
+		}
+	}
+	return tidemark.ParseWhere(narrowed.Schema(), more)
+}
+
+// after runs the after-hooks of findMany on rows, and returns those that they
+// leave, as they leave them. Without hooks it returns nil, for all as they are.
+func (r *reconciliation) after(rows []tidemark.RowMeta) (map[string]tidemark.Row, error) {
+	if len(rows) == 0 || len(r.setup.afterAll)+len(r.setup.after[tidemark.MethodFindMany]) == 0 {
+		return nil, nil
+	}
+	list := make([]tidemark.Row, len(rows))
+	for i := range rows {
+		list[i] = rows[i].Row
+	}
+	r.find.Result = list
+	for _, hooks := range [][]Hook{r.setup.after[tidemark.MethodFindMany], r.setup.afterAll} {
+		for _, h := range hooks {
+			if err := h(r.ctx, r.find); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return rowsOf(r.find.Result)
+}
+
+// rowsOf returns the rows that hooks have left, by uid.
+func rowsOf(result any) (map[string]tidemark.Row, error) {
+	rows, ok := result.([]tidemark.Row)
+	if !ok {
+		raw, err := encode(result)
+		if err == nil {
+			err = tidemark.EachElement(raw, func(_ int, v []byte) error {
+				rows = append(rows, v)
+				return nil
+			})
+		}
+		if err != nil {
+			return nil, tidemark.Wrap(err, tidemark.CodeInternal, "a hook of findMany left something else than rows")
+		}
+	}
+	left := make(map[string]tidemark.Row, len(rows))
+	for _, row := range rows {
+		left[row.UID()] = row
+	}
+	return left, nil
+}
+
+// snapshot reads the rows and all metadata as of one moment, and gives metadata to
+// rows that have none and that the client does not know.
+func (r *reconciliation) snapshot() (*tidemark.Snapshot, error) {
+	uids := make([]string, len(r.entries))
+	for i := range r.entries {
+		uids[i] = r.entries[i].Meta.UID
+	}
+	snap, err := r.server.driver.Snapshot(r.ctx, r.selects, uids)
+	if err != nil {
+		return nil, driverError(err)
+	}
+	var bare []int
+	for i := range snap.Selected {
+		if snap.Selected[i].Meta.UID == "" {
+			bare = append(bare, i)
+		}
+	}
+	if len(bare) == 0 {
+		return snap, nil
+	}
+	return snap, r.adopt(snap, bare)
+}
+
+const maxAdopt = 1000
+
+// adopt gives metadata to the selected rows of the given indexes, but for those of which the
+// client has an entry: that is newer than nothing. Rows that changed meanwhile are taken as they now are.
+func (r *reconciliation) adopt(snap *tidemark.Snapshot, bare []int) error {
+	known := make(map[string]struct{}, len(r.entries))
+	for i := range r.entries {
+		known[r.entries[i].Meta.UID] = struct{}{}
+	}
+	now := tidemark.StampOf(r.server.opts.Now())
+	var ms []tidemark.Mutation
+	var at []int
+	for _, i := range bare {
+		uid := snap.Selected[i].Row.UID()
+		if _, ok := known[uid]; !ok {
+			ms = append(ms, tidemark.Mutation{Model: r.svc.name, UID: uid, Op: tidemark.Adopt, Stamp: now})
+			at = append(at, i)
+		}
+	}
+	for start := 0; start < len(ms); start += maxAdopt {
+		end := min(start+maxAdopt, len(ms))
+		outcomes, err := r.server.driver.Write(r.ctx, ms[start:end])
+		if err != nil {
+			return driverError(err)
+		}
+		for i := range outcomes {
+			if o := &outcomes[i]; o.Err == nil {
+				snap.Selected[at[start+i]] = tidemark.RowMeta{Row: o.Row, Meta: o.Meta}
+			}
+		}
+	}
+	snap.Selected = slices.DeleteFunc(snap.Selected, func(rm tidemark.RowMeta) bool { return !r.selects.Match(rm.Row) })
+	return nil
+}
+
+// compare decides for each row, in the order in which they are met: those that
+// the where selects, then the client's others.
+func (r *reconciliation) compare(snap *tidemark.Snapshot) error {
+	left, err := r.after(snap.Selected)
+	if err != nil {
+		return err
+	}
+	entries := make(map[string]int, len(r.entries))
+	for i := range r.entries {
+		entries[r.entries[i].Meta.UID] = i
+	}
+	met := make([]bool, len(r.entries))
+	for _, rm := range snap.Selected {
+		uid := rm.Row.UID()
+		d := tidemark.Drifted{Selected: true, Present: true, Server: rm.Meta}
+		if i, ok := entries[uid]; ok {
+			d.Client, met[i] = &r.entries[i], true
+		}
+		if left != nil {
+			row, visible := left[uid]
+			if d.Selected = visible; visible {
+				rm.Row = row
+			}
+		}
+		r.decide(uid, d, rm)
+	}
+	others := make(map[string]tidemark.RowMeta, len(snap.Others))
+	for _, rm := range snap.Others {
+		uid := rm.Meta.UID
+		if uid == "" {
+			uid = rm.Row.UID()
+		}
+		others[uid] = rm
+	}
+	for i := range r.entries {
+		if met[i] {
+			continue
+		}
+		uid := r.entries[i].Meta.UID
+		rm := others[uid]
+		r.decide(uid, tidemark.Drifted{Present: rm.Row != nil, Server: rm.Meta, Client: &r.entries[i]}, rm)
+	}
+	return nil
+}
+
+// decide notes what Reconcile says about one row.
+func (r *reconciliation) decide(uid string, d tidemark.Drifted, rm tidemark.RowMeta) {
+	steps := tidemark.Reconcile(d)
+	rm.Meta.UID = uid
+	told := -1
+	switch steps.Client {
+	case tidemark.ClientAdd:
+		r.result.AddClient = append(r.result.AddClient, rm)
+	case tidemark.ClientUpdate:
+		if d.Selected {
+			r.result.UpdateClient = append(r.result.UpdateClient, rm)
+		} else {
+			r.outside = append(r.outside, rm)
+		}
+	case tidemark.ClientDelete:
+		told = len(r.result.DeleteClient)
+		r.result.DeleteClient = append(r.result.DeleteClient, tidemark.Deletion{UID: uid, At: steps.Deleted})
+	}
+	switch steps.Database {
+	case tidemark.DatabaseAdd:
+		r.result.AddDatabase = append(r.result.AddDatabase, d.Client.Raw)
+	case tidemark.DatabaseUpdate:
+		r.result.UpdateDatabase = append(r.result.UpdateDatabase, d.Client.Raw)
+	case tidemark.DatabaseDelete:
+		r.deletions = append(r.deletions, deletion{uid: uid, stamp: steps.DeleteAt, told: told})
+	}
+}
+
+// delete makes the deletions, each as a call of deleteWithMeta with its hooks and
+// its publication. Each is decided again: a row that lives on is told as it is.
+func (r *reconciliation) delete() error {
+	m := r.svc.methods[tidemark.MethodDelete]
+	for batch := range slices.Chunk(r.deletions, maxBatch) {
+		runs := make([]*run, len(batch))
+		for i, d := range batch {
+			c := &Call{Service: r.svc.name, Method: m.name, Caller: r.call.Caller, Session: r.call.Session, Server: r.server}
+			c.Args = append(c.Args, tidemark.AppendString(nil, d.uid), d.stamp.AppendJSON(nil))
+			runs[i] = r.svc.newRun(r.ctx, originOf(r.ctx), m, c)
+		}
+		writeAll(r.ctx, runs)
+		for i, run := range runs {
+			if err := r.deleted(batch[i], run); err != nil {
+				return err
+			}
+		}
+	}
+	r.result.DeleteClient = slices.DeleteFunc(r.result.DeleteClient, func(d tidemark.Deletion) bool { return d.UID == "" })
+	return nil
+}
+
+// deleted looks at what became of a deletion. A row that was not deleted is told to
+// the client instead. One that hooks or the database refuse must not stop the others.
+func (r *reconciliation) deleted(d deletion, run *run) error {
+	if run.err != nil {
+		err := outward(run.err)
+		if tidemark.Temporary(err) || r.ctx.Err() != nil {
+			return err
+		}
+		_ = r.server.wireError(r.ctx, err, run.call) // it logs
+		return r.restore(d)
+	}
+	if c := run.commit; c.refused && c.result.Row != nil && !c.result.Meta.Deleted() {
+		r.alive(d, *c.result)
+	}
+	return nil
+}
+
+// restore reads a row whose deletion failed, and has the client take it back.
+func (r *reconciliation) restore(d deletion) error {
+	none, err := tidemark.ParseWhere(r.svc.model, append(tidemark.AppendString([]byte(`{"uid":`), d.uid), '}'))
+	if err != nil {
+		return err
+	}
+	snap, err := r.server.driver.Snapshot(r.ctx, none, nil)
+	if err != nil {
+		return driverError(err)
+	}
+	for _, rm := range snap.Selected {
+		r.alive(d, rm)
+	}
+	return nil
+}
+
+func (r *reconciliation) alive(d deletion, rm tidemark.RowMeta) {
+	rm.Meta.UID = d.uid
+	if d.told >= 0 {
+		r.result.DeleteClient[d.told].UID = ""
+	}
+	r.outside = append(r.outside, rm)
+}
+
+// tellOutside has the client take the rows that the where does not select, which its own
+// predicate then drops. Those that the hooks keep from it are not told; it drops them.
+func (r *reconciliation) tellOutside() error {
+	left, err := r.after(r.outside)
+	if err != nil {
+		return err
+	}
+	stamps := make(map[string]tidemark.Stamp, len(r.outside))
+	for i := range r.entries {
+		stamps[r.entries[i].Meta.UID] = r.entries[i].Meta.T()
+	}
+	for _, rm := range r.outside {
+		visible := r.readable.Match(rm.Row)
+		if left != nil {
+			row, there := left[rm.Meta.UID]
+			rm.Row, visible = row, visible && there
+		}
+		if visible {
+			r.result.UpdateClient = append(r.result.UpdateClient, rm)
+			continue
+		}
+		at := max(stamps[rm.Meta.UID], rm.Meta.T())
+		r.result.DeleteClient = append(r.result.DeleteClient, tidemark.Deletion{UID: rm.Meta.UID, At: at})
+	}
+	return nil
+}
+
+// texts makes the large integers of the rows text, where that is asked for.
+func (r *reconciliation) texts() {
+	if !r.server.opts.IntegersAsText || r.call.Caller != CallerClient {
+		return
+	}
+	for _, list := range [][]tidemark.RowMeta{r.result.AddClient, r.result.UpdateClient} {
+		for i := range list {
+			list[i].Row = textOfIntegers(r.svc.model, list[i].Row)
+		}
+	}
+}
