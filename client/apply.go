@@ -1,0 +1,104 @@
+package client
+
+import (
+	"strings"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// take applies to a record what the server says about its row, unless the record
+// knows better already: the newer stamp wins, and of equals the server's word.
+// wanted says that a live row belongs on this device though nothing is held of
+// it yet. It reports whether the record has changed.
+func take(r *tidemark.Record, t tidemark.RowMeta, wanted bool) bool {
+	if r.Meta.UID != "" && r.Meta.T() > t.Meta.T() {
+		return false
+	}
+	held := r.Base != nil || r.Pending > 0
+	switch {
+	case t.Meta.Deleted():
+		if !held && r.Meta.UID == "" {
+			return false
+		}
+		r.Base = nil // the metadata stays, and keeps older messages from bringing the row back
+	case len(t.Row) == 0:
+		if r.Base == nil {
+			return false
+		}
+	case !held && !wanted:
+		return false
+	default:
+		r.Base = t.Row
+	}
+	r.Meta = t.Meta
+	return true
+}
+
+// clean returns what the server sent as a row the way it is kept: fields of the
+// schema canonical, members that the schema lacks as they are, those beginning
+// with __ left out. A value that is not of its field's kind is CodeInvalidData.
+func clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
+	if err := tidemark.CheckUID(t.Meta.UID); err != nil {
+		return err
+	}
+	if len(t.Row) == 0 {
+		t.Row = nil
+		return nil
+	}
+	if err := tidemark.CheckJSON(t.Row, tidemark.JSONLimits{}); err != nil {
+		return err
+	}
+	row := make(tidemark.Row, 0, len(t.Row))
+	row = append(row, '{')
+	err := tidemark.EachMember(t.Row, func(key string, value []byte) error {
+		if strings.HasPrefix(key, "__") {
+			return nil
+		}
+		if len(row) > 1 {
+			row = append(row, ',')
+		}
+		row = append(tidemark.AppendString(row, key), ':')
+		f, ok := s.Field(key)
+		if !ok || plain(f.Kind, value) {
+			row = append(row, value...)
+			return nil
+		}
+		v, err := tidemark.ValueOf(f.Kind, value)
+		if err != nil {
+			return tidemark.Wrap(err, tidemark.CodeInvalidData, "the server sent a bad value").OnField(key)
+		}
+		row = v.AppendJSON(row)
+		return nil
+	})
+	t.Row = append(row, '}')
+	return err
+}
+
+// plain reports, cheaply and possibly in vain, that value is canonical as it stands.
+func plain(k tidemark.Kind, value []byte) bool {
+	switch k {
+	case tidemark.Text, tidemark.Enum:
+		if len(value) < 2 || value[0] != '"' {
+			return false
+		}
+		for _, c := range value[1 : len(value)-1] {
+			if c == '\\' {
+				return false
+			}
+		}
+		return true
+	case tidemark.Bool:
+		return string(value) == "true" || string(value) == "false"
+	case tidemark.Integer:
+		if len(value) > 18 || value[0] == '0' && len(value) > 1 {
+			return false
+		}
+		for _, c := range value {
+			if c < '0' || c > '9' {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}

@@ -1,0 +1,193 @@
+package client
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// work is one transaction of the store, with what has to be told to others once
+// it is durable.
+type work struct {
+	c  *Client
+	tx tidemark.StoreTx
+
+	changes    []change
+	queued     int // mutations that went into the outbox
+	dequeued   int
+	highest    int64 // the number of the last one queued
+	rejections []Rejection
+	dismissed  int // rejections that were removed
+	lease      tidemark.Stamp
+}
+
+// change is one row that looks different to the application now.
+type change struct {
+	model         string
+	before, after tidemark.Row
+}
+
+// commit runs fn in one transaction of the store and then tells live queries,
+// the status and the connection loop what has changed.
+func (c *Client) commit(ctx context.Context, fn func(*work) error) error {
+	if err := c.closed(); err != nil {
+		return err
+	}
+	var w *work
+	err := c.store.Update(ctx, func(tx tidemark.StoreTx) error {
+		w = &work{c: c, tx: tx}
+		return fn(w)
+	})
+	if err != nil {
+		if w != nil {
+			c.pending.Add(int64(-w.queued))
+		}
+		return err
+	}
+	w.publish()
+	return nil
+}
+
+func (w *work) publish() {
+	c := w.c
+	if w.lease > 0 {
+		c.lease.Store(int64(w.lease))
+	}
+	c.pending.Add(int64(-w.dequeued))
+	c.rejected.Add(int64(len(w.rejections) - w.dismissed))
+	for h := c.highest.Load(); w.highest > h && !c.highest.CompareAndSwap(h, w.highest); {
+		h = c.highest.Load()
+	}
+	c.notify(w.changes)
+	if w.queued+w.dequeued+len(w.rejections)+w.dismissed > 0 {
+		c.touch()
+	}
+	if w.queued > 0 {
+		c.poke()
+	}
+	if fn := c.opts.OnRejection; fn != nil {
+		for _, r := range w.rejections {
+			if !c.callbacks.add(func() { fn(r) }) {
+				c.log.Warn("callbacks are too far behind, a rejection was not signalled", "id", r.ID)
+			}
+		}
+	}
+}
+
+// records returns the records of uids by uid.
+func (w *work) records(model string, uids []string) (map[string]*tidemark.Record, []tidemark.Record, error) {
+	recs, err := w.tx.Records(model, uids)
+	if err != nil {
+		return nil, nil, err
+	}
+	byUID := make(map[string]*tidemark.Record, len(recs))
+	for i := range recs {
+		byUID[recs[i].UID] = &recs[i]
+	}
+	return byUID, recs, nil
+}
+
+// settle stores records whose Base, Meta or pending writes have changed: the one
+// place where a visible row is computed.
+func (w *work) settle(model string, recs []tidemark.Record) error {
+	if len(recs) == 0 {
+		return nil
+	}
+	uids := make([]string, len(recs))
+	for i := range recs {
+		uids[i] = recs[i].UID
+	}
+	pending, err := w.pendingOf(model, uids)
+	if err != nil {
+		return err
+	}
+	for i := range recs {
+		r := &recs[i]
+		before := r.Row
+		r.Row, _ = tidemark.Rebase(r.Base, r.Meta, pending[r.UID])
+		r.Pending = len(pending[r.UID])
+		if !bytes.Equal(before, r.Row) {
+			w.changes = append(w.changes, change{model, before, r.Row})
+		}
+	}
+	return w.tx.Put(model, recs)
+}
+
+func (w *work) pendingOf(model string, uids []string) (map[string][]tidemark.Mutation, error) {
+	ms, err := w.tx.Pending(model, uids)
+	if err != nil || len(ms) == 0 {
+		return nil, err
+	}
+	byUID := make(map[string][]tidemark.Mutation)
+	for _, m := range ms {
+		byUID[m.UID] = append(byUID[m.UID], m)
+	}
+	return byUID, nil
+}
+
+// enqueue appends to the outbox; it sets the numbers of ms. They are counted at
+// once, so that the count is never below what a concurrent reader can find.
+func (w *work) enqueue(ms []tidemark.Mutation) error {
+	if len(ms) == 0 {
+		return nil
+	}
+	if err := w.tx.Enqueue(ms); err != nil {
+		return err
+	}
+	w.queued += len(ms)
+	w.c.pending.Add(int64(len(ms)))
+	w.highest = ms[len(ms)-1].N
+	return nil
+}
+
+func (w *work) dequeue(ns []int64) error {
+	w.dequeued += len(ns)
+	return w.tx.Dequeue(ns)
+}
+
+// write makes one local write: fn gets the visible row, nil when there is none,
+// and the stamp to use, and returns the mutation.
+func (w *work) write(model, uid string, fn func(visible tidemark.Row, now tidemark.Stamp) (tidemark.Mutation, error)) error {
+	_, err := w.writeRow(model, uid, fn)
+	return err
+}
+
+// writeRow is write, and returns the row that is visible afterwards.
+func (w *work) writeRow(model, uid string, fn func(visible tidemark.Row, now tidemark.Stamp) (tidemark.Mutation, error)) (tidemark.Row, error) {
+	recs, err := w.tx.Records(model, []string{uid})
+	if err != nil {
+		return nil, err
+	}
+	newest, err := w.newest(model, &recs[0])
+	if err != nil {
+		return nil, err
+	}
+	m, err := fn(recs[0].Row, w.c.stampAfter(newest))
+	if err != nil {
+		return nil, err
+	}
+	if err := w.saveClock(m.Stamp); err != nil {
+		return nil, err
+	}
+	if err := w.enqueue([]tidemark.Mutation{m}); err != nil {
+		return nil, err
+	}
+	if err := w.settle(model, recs); err != nil {
+		return nil, err
+	}
+	return recs[0].Row, nil
+}
+
+// newest returns the newest stamp that the record's row has or will get.
+func (w *work) newest(model string, r *tidemark.Record) (tidemark.Stamp, error) {
+	newest := r.Meta.T()
+	if r.Pending == 0 {
+		return newest, nil
+	}
+	pending, err := w.tx.Pending(model, []string{r.UID})
+	for _, m := range pending {
+		newest = max(newest, m.Stamp)
+	}
+	return newest, err
+}
