@@ -104,7 +104,7 @@ func (v Value) AppendJSON(b []byte) []byte {
 	case Integer:
 		return strconv.AppendInt(b, v.i, 10)
 	case Double:
-		return appendDouble(b, v.f)
+		return AppendDouble(b, v.f)
 	case Bool:
 		return strconv.AppendBool(b, v.i == 1)
 	case JSON:
@@ -180,9 +180,10 @@ func parseDouble(raw []byte) (float64, error) {
 	return f, nil
 }
 
-// appendDouble writes a number as JavaScript does: the shortest digits that read
+// AppendDouble appends the canonical form of a finite number to b, as JavaScript
+// writes it: the shortest digits that read
 // back as f, in plain notation between 1e-6 and 1e21.
-func appendDouble(b []byte, f float64) []byte {
+func AppendDouble(b []byte, f float64) []byte {
 	abs := math.Abs(f)
 	if abs == 0 || abs >= 1e-6 && abs < 1e21 {
 		return strconv.AppendFloat(b, f, 'f', -1, 64)
