@@ -24,14 +24,11 @@ type recorder struct {
 func (r *recorder) Receive(m *tidemark.Message)        { r.received = append(r.received, m) }
 func (r *recorder) Closed(reason tidemark.CloseReason) { r.closed = append(r.closed, reason) }
 
-// acceptAll is an acceptor that admits everybody and keeps the last connection.
-type acceptAll struct {
-	recorder
-	conn tidemark.Conn
-}
+// acceptAll is an acceptor that admits everybody.
+type acceptAll struct{ recorder }
 
 func (a *acceptAll) Offer(_ context.Context, o tidemark.Offer) {
-	a.conn, _ = o.Accept(tidemark.Welcome{ID: "one"}, &a.recorder)
+	_, _ = o.Accept(tidemark.Welcome{ID: "one"}, &a.recorder)
 }
 
 func event(t *testing.T, name string, args ...any) *tidemark.Message {
