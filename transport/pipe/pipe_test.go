@@ -3,6 +3,7 @@ package pipe_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,14 +16,24 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// recorder is a handler that remembers.
+// recorder is a handler, of any number of connections, that remembers.
 type recorder struct {
+	mu       sync.Mutex // protects what follows
 	received []*tidemark.Message
 	closed   []tidemark.CloseReason
 }
 
-func (r *recorder) Receive(m *tidemark.Message)        { r.received = append(r.received, m) }
-func (r *recorder) Closed(reason tidemark.CloseReason) { r.closed = append(r.closed, reason) }
+func (r *recorder) Receive(m *tidemark.Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.received = append(r.received, m)
+}
+
+func (r *recorder) Closed(reason tidemark.CloseReason) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = append(r.closed, reason)
+}
 
 // acceptAll is an acceptor that admits everybody.
 type acceptAll struct{ recorder }
