@@ -101,6 +101,10 @@ func (s *Server) Lookup(name string) (*Service, bool) {
 	return svc, ok
 }
 
+// Now returns a stamp for a write by the server's own code: later than every stamp
+// that this server has accepted or given.
+func (s *Server) Now() tidemark.Stamp { return s.clock.Now() }
+
 // Emit sends an event to the sessions in a channel. The arguments are marshalled
 // once. It waits for nobody. The error says that an argument is not JSON.
 func (s *Server) Emit(channel, event string, args ...any) error {
