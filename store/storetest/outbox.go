@@ -1,0 +1,140 @@
+package storetest
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+var errStop = errors.New("stop")
+
+var outboxRules = []Rule{
+	{Name: "outbox/numbered", Says: "Enqueue numbers mutations in their order from 1, without gaps, and sets their N",
+		check: func(t *T) {
+			if got := numbers(t.enqueue(mutation("a"), mutation("b"))); !slices.Equal(got, []int64{1, 2}) {
+				t.fatalf("numbers %v, want 1, 2", got)
+			}
+			if got := numbers(t.enqueue(mutation("c"))); !slices.Equal(got, []int64{3}) {
+				t.fatalf("number %v, want 3", got)
+			}
+		}},
+	{Name: "outbox/whole", Says: "Outbox returns mutations as they were enqueued",
+		check: func(t *T) {
+			want := t.enqueue(
+				tidemark.Mutation{Model: "item", UID: "a", Op: tidemark.Create, Data: tidemark.Row(`{"name":"日 \" \\"}`), Stamp: 1 << 60},
+				tidemark.Mutation{Model: "other item", UID: "a", Op: tidemark.Update, Data: tidemark.Row(`{}`), Stamp: -5},
+				tidemark.Mutation{Model: "item", UID: "b", Op: tidemark.Delete, Stamp: 3, N: 77})
+			got := t.outbox(0, 0)
+			if !slices.EqualFunc(got, want, sameMutation) {
+				t.fatalf("got  %+v\nwant %+v", got, want)
+			}
+		}},
+	{Name: "outbox/pages", Says: "Outbox returns up to limit mutations with N greater than after, by number; limit 0 means all",
+		check: func(t *T) {
+			t.enqueue(slices.Repeat([]tidemark.Mutation{mutation("a")}, 10)...)
+			for _, c := range []struct {
+				after int64
+				limit int
+				want  []int64
+			}{{0, 3, []int64{1, 2, 3}}, {3, 3, []int64{4, 5, 6}}, {8, 5, []int64{9, 10}}, {8, 0, []int64{9, 10}}, {10, 3, nil}, {1 << 62, 0, nil}} {
+				if got := numbers(t.outbox(c.after, c.limit)); !slices.Equal(got, c.want) {
+					t.fatalf("after %d, limit %d: %v, want %v", c.after, c.limit, got, c.want)
+				}
+			}
+		}},
+	{Name: "outbox/pending", Says: "Pending returns the mutations of the given rows, by number, each once",
+		check: func(t *T) {
+			other := mutation("a")
+			other.Model = "other item"
+			t.enqueue(mutation("a"), mutation("b"), mutation("a"), other, mutation("c"))
+			for _, c := range []struct {
+				uids []string
+				want []int64
+			}{{[]string{"a"}, []int64{1, 3}}, {[]string{"b", "a", "a", "none"}, []int64{1, 2, 3}}, {[]string{"none"}, nil}, {nil, nil}} {
+				if got := numbers(t.pending("item", c.uids...)); !slices.Equal(got, c.want) {
+					t.fatalf("%v: %v, want %v", c.uids, got, c.want)
+				}
+			}
+			if got := t.pending("other item", "a"); len(got) != 1 || got[0].N != 4 || got[0].Model != "other item" {
+				t.fatalf("of the other model: %+v", got)
+			}
+		}},
+	{Name: "outbox/dequeue", Says: "Dequeue removes the mutations of the given numbers; unknown numbers are ignored",
+		check: func(t *T) {
+			t.enqueue(mutation("a"), mutation("a"), mutation("b"), mutation("c"))
+			t.dequeue(2, 99, -1, 2)
+			t.dequeue()
+			t.dequeue(3)
+			if got := numbers(t.outbox(0, 0)); !slices.Equal(got, []int64{1, 4}) {
+				t.fatalf("left %v, want 1, 4", got)
+			}
+			if got := numbers(t.pending("item", "a", "b")); !slices.Equal(got, []int64{1}) {
+				t.fatalf("pending %v, want 1", got)
+			}
+		}},
+	{Name: "outbox/numbers are never reused", Says: "a number is given once, though the highest was removed",
+		check: func(t *T) {
+			t.enqueue(mutation("a"), mutation("a"))
+			t.dequeue(1, 2)
+			if got := numbers(t.enqueue(mutation("b"))); !slices.Equal(got, []int64{3}) {
+				t.fatalf("number %v, want 3", got)
+			}
+		}},
+	{Name: "outbox/numbers survive reopening", Says: "a number is given once, though the highest was removed and the store reopened", reopen: true,
+		check: func(t *T) {
+			t.enqueue(mutation("a"), mutation("a"))
+			t.dequeue(1, 2)
+			t.reopen()
+			if got := numbers(t.enqueue(mutation("b"))); !slices.Equal(got, []int64{3}) {
+				t.fatalf("number %v, want 3", got)
+			}
+		}},
+	{Name: "outbox/no gap after a rollback", Says: "numbers that were rolled back are given to the next mutations",
+		check: func(t *T) {
+			t.enqueue(mutation("a"))
+			_ = t.store.Update(t.Context(), func(tx tidemark.StoreTx) error {
+				t.must(tx.Enqueue([]tidemark.Mutation{mutation("b")}))
+				return errStop
+			})
+			if got := numbers(t.enqueue(mutation("c"))); !slices.Equal(got, []int64{2}) {
+				t.fatalf("number %v, want 2", got)
+			}
+		}},
+	{Name: "outbox/undeclared models", Says: "the outbox takes and keeps mutations of models that nobody has declared",
+		check: func(t *T) {
+			m := mutation("a")
+			m.Model = "never declared"
+			t.enqueue(m)
+			if got := t.pending("never declared", "a"); len(got) != 1 {
+				t.fatalf("pending %v", got)
+			}
+		}},
+	{Name: "outbox/the caller's", Says: "mutations that a store returns belong to the caller, and what it was given stays the caller's",
+		check: func(t *T) {
+			ms := t.enqueue(mutation("a"))
+			want := string(ms[0].Data)
+			scribble(ms[0].Data)
+			scribble(t.outbox(0, 0)[0].Data)
+			scribble(t.pending("item", "a")[0].Data)
+			if got := t.outbox(0, 0)[0].Data; string(got) != want {
+				t.fatalf("got %s, want %s", got, want)
+			}
+		}},
+	{Name: "outbox/many", Says: "Enqueue, Pending and Dequeue take thousands at once",
+		check: func(t *T) {
+			uids := number(3000)
+			ms := make([]tidemark.Mutation, len(uids))
+			for i, uid := range uids {
+				ms[i] = mutation(uid)
+			}
+			ns := numbers(t.enqueue(ms...))
+			if got := numbers(t.pending("item", uids...)); !slices.Equal(got, ns) {
+				t.fatalf("%d pending", len(got))
+			}
+			t.dequeue(ns[1:]...)
+			if got := numbers(t.outbox(0, 0)); !slices.Equal(got, []int64{1}) {
+				t.fatalf("left %v", got)
+			}
+		}},
+}
