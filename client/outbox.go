@@ -170,17 +170,18 @@ func (s *session) conclude(ctx context.Context, m tidemark.Mutation, fn func(w *
 	})
 }
 
-// applied reports whether the state t shows that m won: it has m's stamp, or an
+// applied reports whether the state t is what m wanted: it has m's stamp, or an
 // earlier one that the server clamped it to. In the second case a state with
-// other values than m's is somebody else's.
+// other values than m's is somebody else's. A row that is deleted is deleted,
+// whoever did it.
 func applied(m tidemark.Mutation, t tidemark.RowMeta) bool {
-	if t.Meta.Deleted() != (m.Op == tidemark.Delete) {
-		return false
+	if t.Meta.Deleted() || m.Op == tidemark.Delete {
+		return t.Meta.Deleted() && m.Op == tidemark.Delete
 	}
 	switch at := t.Meta.T(); {
 	case at > m.Stamp:
 		return false
-	case at == m.Stamp, m.Op == tidemark.Delete, t.Row == nil:
+	case at == m.Stamp, t.Row == nil:
 		return true
 	}
 	return contains(t.Row, m.Data)
