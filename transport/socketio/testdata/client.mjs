@@ -79,9 +79,9 @@ const scenarios = {
   async 'a pending call fails when the line breaks'() {
     const s = connect()
     await event(s, 'connect')
-    const pending = s.emitWithAck('never')
+    const failed = assert.rejects(s.emitWithAck('never'), /disconnected/)
     await tell('/cut')
-    await assert.rejects(pending, /disconnected/)
+    await failed
   },
   async 'unknown namespace is refused, the main one goes on'() {
     const manager = new Manager(url, { transports: ['websocket'] })
