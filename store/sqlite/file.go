@@ -19,11 +19,10 @@ const (
 	formatVersion = 1
 )
 
-// createTables makes an empty file ours. The outbox is AUTOINCREMENT so that a
-// number is never given twice, whatever was removed and however often the file was reopened.
+// createTables makes an empty file ours.
 const createTables = `
 CREATE TABLE tidemark_models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fields TEXT NOT NULL);
-CREATE TABLE tidemark_outbox (n INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, uid TEXT NOT NULL,
+CREATE TABLE tidemark_outbox (n INTEGER PRIMARY KEY, model TEXT NOT NULL, uid TEXT NOT NULL,
 	op INTEGER NOT NULL, data TEXT, stamp INTEGER NOT NULL);
 CREATE INDEX tidemark_outbox_row ON tidemark_outbox (model, uid);
 CREATE TABLE tidemark_entries (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID`

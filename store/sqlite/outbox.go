@@ -7,7 +7,17 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-const selectMutations = "SELECT n, model, uid, op, data, stamp FROM tidemark_outbox "
+// SQLite numbers a new mutation one above the highest there is. So that no number
+// is given twice, the highest is not removed but blanked, and goes when there is
+// a higher one. AUTOINCREMENT would promise the same, and write one more page of
+// the file with each Enqueue.
+const (
+	selectMutations = "SELECT n, model, uid, op, data, stamp FROM tidemark_outbox WHERE op <> 0 AND "
+	blankHighest    = `UPDATE tidemark_outbox SET model = '', uid = '', op = 0, data = NULL
+		WHERE n = (SELECT max(n) FROM tidemark_outbox) AND n IN (SELECT value FROM json_each(?))`
+	deleteOthers = `DELETE FROM tidemark_outbox WHERE n < (SELECT max(n) FROM tidemark_outbox)
+		AND n IN (SELECT value FROM json_each(?) UNION ALL SELECT n FROM tidemark_outbox WHERE model = '' AND op = 0)`
+)
 
 func (t *tx) Enqueue(ms []tidemark.Mutation) error {
 	if err := t.check(true); err != nil {
@@ -31,14 +41,14 @@ func (t *tx) Outbox(after int64, limit int) ([]tidemark.Mutation, error) {
 	if limit <= 0 {
 		limit = -1 // SQLite's word for all
 	}
-	return t.mutations("WHERE n > ? ORDER BY n LIMIT ?", after, int64(limit))
+	return t.mutations("n > ? ORDER BY n LIMIT ?", after, int64(limit))
 }
 
 func (t *tx) Pending(model string, uids []string) ([]tidemark.Mutation, error) {
 	if len(uids) == 1 {
-		return t.mutations("WHERE model = ? AND uid = ? ORDER BY n", model, uids[0])
+		return t.mutations("model = ? AND uid = ? ORDER BY n", model, uids[0])
 	}
-	return t.mutations("WHERE model = ? AND uid IN (SELECT value FROM json_each(?)) ORDER BY n", model, listOf(uids))
+	return t.mutations("model = ? AND uid IN (SELECT value FROM json_each(?)) ORDER BY n", model, listOf(uids))
 }
 
 func (t *tx) mutations(where string, args ...any) ([]tidemark.Mutation, error) {
@@ -66,6 +76,10 @@ func (t *tx) Dequeue(ns []int64) error {
 		}
 		list = strconv.AppendInt(list, n, 10)
 	}
-	_, err := t.exec("DELETE FROM tidemark_outbox WHERE n IN (SELECT value FROM json_each(?))", string(append(list, ']')))
+	text := string(append(list, ']'))
+	if _, err := t.exec(blankHighest, text); err != nil {
+		return err
+	}
+	_, err := t.exec(deleteOthers, text)
 	return err
 }

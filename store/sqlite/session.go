@@ -15,7 +15,7 @@ const maxStatements = 256
 type session struct {
 	conn    *sql.Conn
 	stmts   map[string]*sql.Stmt
-	restore string // what undoes our settings before the connection goes back, "" for nothing
+	restore []string // undo our settings before the connection goes back
 }
 
 func newSession(ctx context.Context, db *sql.DB) (*session, error) {
@@ -28,8 +28,8 @@ func newSession(ctx context.Context, db *sql.DB) (*session, error) {
 
 // close gives the connection back to its handle.
 func (c *session) close() {
-	if c.restore != "" {
-		_, _ = c.number(context.Background(), c.restore)
+	for _, undo := range c.restore {
+		_, _ = c.number(context.Background(), undo)
 	}
 	c.forget()
 	_ = c.conn.Close()

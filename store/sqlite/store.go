@@ -131,16 +131,30 @@ func (s *Store) start(ctx context.Context, w *session, o *Options) error {
 	return err
 }
 
-// dedicate makes w the store's own for writing: it waits for other writers by
-// waitBusy, which ctx interrupts, and no longer in SQLite, which nothing does.
+// writerSettings are for the connection that only the store uses. It waits for
+// other writers by waitBusy, which ctx interrupts, and not in SQLite, which
+// nothing does. A first sync writes the same index pages with every page of
+// rows: a longer log between checkpoints and room in the cache write them to the
+// file once (measured: 100,000 rows in half the time).
+var writerSettings = [][2]string{
+	{"busy_timeout", "0"},
+	{"wal_autocheckpoint", "8000"}, // pages of mostly 4 KiB
+	{"cache_size", "-16384"},       // KiB
+}
+
+// dedicate makes w the store's own for writing.
 func (s *Store) dedicate(ctx context.Context, w *session) error {
-	timeout, err := w.number(ctx, "PRAGMA busy_timeout")
-	if err != nil {
-		return err
+	for _, set := range writerSettings {
+		old, err := w.number(ctx, "PRAGMA "+set[0])
+		if err != nil {
+			return err
+		}
+		if _, err := w.number(ctx, "PRAGMA "+set[0]+" = "+set[1]); err != nil {
+			return err
+		}
+		w.restore = append(w.restore, "PRAGMA "+set[0]+" = "+strconv.FormatInt(old, 10))
 	}
-	w.restore = "PRAGMA busy_timeout = " + strconv.FormatInt(timeout, 10)
-	_, err = w.number(ctx, "PRAGMA busy_timeout = 0")
-	return err
+	return nil
 }
 
 // Close waits for running calls and gives the connections back to the handle,
