@@ -215,7 +215,7 @@ func (c *Client) begun(l *link) {
 	c.log.Info("connected")
 	c.mu.Lock()
 	c.link = l
-	c.line.connected, c.line.failed, c.line.err = true, false, nil
+	c.line.connected, c.line.failed = true, false
 	for _, sc := range c.scopes {
 		sc.disconnect()
 	}

@@ -36,7 +36,7 @@ type Status struct {
 	// Rejected is how many rejections are stored, see Client.Rejections.
 	Rejected int
 	// LastError is why the last attempt to connect, push or synchronise failed,
-	// or why the connection ended; nil when it went well since.
+	// or why the connection ended; nil once the state is Synced again, and after GoOffline.
 	LastError error
 	// Since is when State began.
 	Since time.Time
