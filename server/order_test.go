@@ -66,17 +66,17 @@ func TestEventsLeaveInTheOrderOfCommits(t *testing.T) {
 	}, "updateWithMeta")
 	const writers, each, rows = 64, 10, 3
 	clients := make([]*client, writers)
+	stamps := make([][]int, writers)
 	for i := range clients {
-		clients[i] = b.dial()
+		clients[i], stamps[i] = b.dial(), rng.Perm(writers*each)
 	}
 	var wg sync.WaitGroup
 	for i, c := range clients {
-		stamps := rng.Perm(writers * each)
 		wg.Go(func() {
 			for k := range each {
 				uid := fmt.Sprint("row", (i+k)%rows)
 				title := fmt.Sprintf("%d.%d", i, k)
-				a := c.ask("post", "updateWithMeta", uid, map[string]any{"title": title}, at(-stamps[k]))
+				a := c.ask("post", "updateWithMeta", uid, map[string]any{"title": title}, at(-stamps[i][k]))
 				if a.Err != nil {
 					t.Errorf("%v", a.Err)
 				} else if !strings.Contains(strings.Join(c.events(), "\n"), string(a.Result)) {
@@ -149,6 +149,8 @@ func TestWritesOfASessionKeepTheirOrder(t *testing.T) {
 				}
 			}
 			var order []uint64
+			c.mu.Lock()
+			defer c.mu.Unlock()
 			for _, m := range c.got {
 				if m.Kind == tidemark.AnswerMessage {
 					order = append(order, m.ID)

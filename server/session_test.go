@@ -139,9 +139,11 @@ func TestListenerThatFailsClosesItsSessionOnly(t *testing.T) {
 	for _, how := range []string{`"panic"`, `"error"`} {
 		c := b.dialWith(tidemark.Hello{Auth: json.RawMessage(how)})
 		c.waitClosed()
+		c.mu.Lock()
 		if n := len(c.got); n != 0 {
 			t.Errorf("%s: %d messages", how, n)
 		}
+		c.mu.Unlock()
 		poll(t, "the session's end", func() bool { _, ok := b.server.Session(c.id); return !ok })
 	}
 	good.result("post", "findMany", map[string]any{})
