@@ -136,8 +136,8 @@ func (h *Handler) newMelody() *melody.Melody {
 	m.HandleConnect(func(ms *melody.Session) { sessionOf(ms).start(ms) })
 	m.HandleMessage(func(ms *melody.Session, b []byte) { sessionOf(ms).received(b, false) })
 	m.HandleMessageBinary(func(ms *melody.Session, b []byte) { sessionOf(ms).received(b, true) })
-	m.HandleSentMessage(func(ms *melody.Session, _ []byte) { sessionOf(ms).sent() })
-	m.HandleSentMessageBinary(func(ms *melody.Session, _ []byte) { sessionOf(ms).sent() })
+	m.HandleSentMessage(func(ms *melody.Session, b []byte) { sessionOf(ms).sent(b) })
+	m.HandleSentMessageBinary(func(ms *melody.Session, _ []byte) { sessionOf(ms).sent(nil) })
 	m.HandleError(func(ms *melody.Session, err error) { sessionOf(ms).broken(err) })
 	m.HandleDisconnect(func(ms *melody.Session) { sessionOf(ms).ended() })
 	return m

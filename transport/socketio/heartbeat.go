@@ -20,13 +20,25 @@ func (s *session) beat() {
 	switch {
 	case s.stage == stageClosing:
 	case !s.pinged:
-		s.pinged = true
+		s.pinged, s.pingOut = true, false
 		s.heartbeat.Reset(s.host.opts.PingTimeout) // before the ping goes out: the pong may be faster than we
 		s.push(frame{data: []byte{enginePing}})
-	case s.alive() > 0:
-		s.heartbeat.Reset(s.alive())
+	case !s.pingOut: // it waits behind something big, for which the line has a time-out
+		s.heartbeat.Reset(s.host.opts.PingTimeout)
 	default:
+		if d := s.alive(); d > 0 {
+			s.heartbeat.Reset(d)
+			return
+		}
 		s.abandon(tidemark.ClosedPing)
+	}
+}
+
+// pingWritten starts the time that the client has. It is called under mu, perhaps after the pong.
+func (s *session) pingWritten() {
+	s.pingOut = true
+	if s.pinged && s.stage != stageClosing {
+		s.heartbeat.Reset(s.host.opts.PingTimeout)
 	}
 }
 

@@ -50,6 +50,7 @@ type session struct {
 	deadline  *time.Timer // for CONNECT, and later for the close frame
 	heartbeat *time.Timer
 	pinged    bool // a pong is due
+	pingOut   bool // the ping has been written
 	over      bool // melody has let go of the session
 }
 
@@ -342,9 +343,12 @@ func (s *session) pump() {
 }
 
 // sent is called by melody's writing goroutine after each frame.
-func (s *session) sent() {
+func (s *session) sent(b []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(b) == 1 && b[0] == enginePing {
+		s.pingWritten()
+	}
 	s.writing = false
 	s.pump()
 }
