@@ -16,13 +16,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // open opens a store of the file path as an application does.
 func open(t testing.TB, path string, o *sqlite.Options) (*sqlite.Store, *sql.DB) {
 	t.Helper()
+	return openWith(t, path, 0, o)
+}
+
+// openWith is open with at most so many connections, 0 for any number.
+func openWith(t testing.TB, path string, connections int, o *sqlite.Options) (*sqlite.Store, *sql.DB) {
+	t.Helper()
 	db, err := sql.Open("sqlite3", sqlite.DSN(path))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if path == ":memory:" {
-		db.SetMaxOpenConns(1)
-	}
+	db.SetMaxOpenConns(connections)
 	s, err := sqlite.Open(t.Context(), db, o)
 	if err != nil {
 		_ = db.Close()
