@@ -63,6 +63,9 @@ func clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
 			row = append(row, value...)
 			return nil
 		}
+		if f.Kind == tidemark.Integer {
+			value = unquoted(value)
+		}
 		v, err := tidemark.ValueOf(f.Kind, value)
 		if err != nil {
 			return tidemark.Wrap(err, tidemark.CodeInvalidData, "the server sent a bad value").OnField(key)
@@ -72,6 +75,15 @@ func clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
 	})
 	t.Row = append(row, '}')
 	return err
+}
+
+// unquoted returns the digits of an integer that a server sends as text, because
+// JavaScript would round it.
+func unquoted(value []byte) []byte {
+	if n := len(value); n > 2 && value[0] == '"' && value[n-1] == '"' && (value[1] == '-' || value[1] >= '0' && value[1] <= '9') {
+		return value[1 : n-1]
+	}
+	return value
 }
 
 // plain reports, cheaply and possibly in vain, that value is canonical as it stands.

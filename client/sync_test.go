@@ -305,6 +305,20 @@ func TestServersValuesAreCanonicalAndCannotHideRows(t *testing.T) {
 	})
 }
 
+func TestIntegersThatComeAsTextAreIntegers(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.script.on(tidemark.MethodSyncGo, func(c *call) {
+			c.raw(`{"addClient":[[{"uid":"a","label":"x","score":"-9007199254740993"},{"uid":"a","created_at":"1999-01-01T00:00:00Z"}]]}`)
+		})
+		b.open()
+		b.register(nil)
+		b.sees("x")
+		if i, err := b.items.FindByUID(t.Context(), "a"); err != nil || i.Score == nil || *i.Score != -9007199254740993 {
+			t.Errorf("got %+v, %v", i, err)
+		}
+	})
+}
+
 func TestLargeDictionaryIsSplitByRangesOfUIDs(t *testing.T) {
 	run(t, func(t *testing.T, b *bench) {
 		var rows []tidemark.RowMeta
