@@ -2,6 +2,8 @@ package sqlite_test
 
 import (
 	"database/sql"
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -11,7 +13,16 @@ import (
 	"github.com/tidemark-sync/tidemark/store/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv(crashFile); path != "" { // a child process, see TestAcknowledgedUpdatesSurviveKill
+		if err := writeUntilKilled(path); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // open opens a store of the file path as an application does.
 func open(t testing.TB, path string, o *sqlite.Options) (*sqlite.Store, *sql.DB) {

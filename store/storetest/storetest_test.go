@@ -1,0 +1,258 @@
+package storetest_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/store/memory"
+	"github.com/tidemark-sync/tidemark/store/storetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// recorder is a testing.TB that keeps what is said to it.
+type recorder struct {
+	context.Context
+	mu       sync.Mutex
+	said     []string
+	cleanups []func()
+}
+
+func (r *recorder) Helper()            {}
+func (r *recorder) FailNow()           { runtime.Goexit() }
+func (r *recorder) Cleanup(fn func())  { r.cleanups = append(r.cleanups, fn) }
+func (r *recorder) Failed() bool       { return len(r.said) > 0 }
+func (r *recorder) asTB() storetest.TB { return tb{r} }
+func (r *recorder) Errorf(f string, a ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said = append(r.said, fmt.Sprintf(f, a...))
+}
+
+// tb gives the recorder's context under testing.TB's name.
+type tb struct{ *recorder }
+
+func (t tb) Context() context.Context { return t.recorder.Context }
+
+// broken checks every rule against stores made by wrap, and returns the rules that failed.
+func broken(t *testing.T, wrap func(*memory.Store) tidemark.Store) []string {
+	var names []string
+	for _, rule := range storetest.Rules() {
+		ctx, cancel := context.WithCancel(t.Context())
+		r := &recorder{Context: ctx}
+		var s *memory.Store
+		h := storetest.Harness{Reopen: true, Open: func() (tidemark.Store, error) {
+			if s == nil {
+				s = memory.New()
+			} else {
+				s = s.Reopen()
+			}
+			return wrap(s), nil
+		}}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			storetest.Check(r.asTB(), rule, h)
+		}()
+		<-done
+		cancel()
+		for _, fn := range slices.Backward(r.cleanups) {
+			fn()
+		}
+		if r.Failed() {
+			names = append(names, rule.Name)
+			if !strings.Contains(r.said[0], rule.Says) {
+				t.Errorf("%s does not print its rule: %s", rule.Name, r.said[0])
+			}
+		}
+	}
+	return names
+}
+
+// wrapped is a store whose transactions are wrapped; the others pass.
+type wrapped struct {
+	tidemark.Store
+	tx     func(tidemark.StoreTx) tidemark.StoreTx
+	find   func([]tidemark.Row) []tidemark.Row
+	update func(ctx context.Context, fn func(tidemark.StoreTx) error) error
+	close  func() error
+}
+
+func (w wrapped) View(ctx context.Context, fn func(tidemark.StoreTx) error) error {
+	return w.Store.View(ctx, func(tx tidemark.StoreTx) error { return fn(w.wrap(tx)) })
+}
+
+func (w wrapped) Update(ctx context.Context, fn func(tidemark.StoreTx) error) error {
+	if w.update != nil {
+		return w.update(ctx, fn)
+	}
+	return w.Store.Update(ctx, func(tx tidemark.StoreTx) error { return fn(w.wrap(tx)) })
+}
+
+func (w wrapped) wrap(tx tidemark.StoreTx) tidemark.StoreTx {
+	if w.tx == nil {
+		return tx
+	}
+	return w.tx(tx)
+}
+
+func (w wrapped) Find(ctx context.Context, p *tidemark.Predicate) ([]tidemark.Row, error) {
+	rows, err := w.Store.Find(ctx, p)
+	if w.find != nil {
+		rows = w.find(rows)
+	}
+	return rows, err
+}
+
+func (w wrapped) Close() error {
+	if w.close != nil {
+		return w.close()
+	}
+	return w.Store.Close()
+}
+
+// The broken transactions: each does one thing otherwise.
+type (
+	unordered    struct{ tidemark.StoreTx } // Records come sorted
+	losesBase    struct{ tidemark.StoreTx } // Put takes Base for what is visible
+	prunesEdge   struct{ tidemark.StoreTx } // Prune takes the edge too
+	leavesHoles  struct{ tidemark.StoreTx } // Outbox counts from after, included
+	forgetsEmpty struct{ tidemark.StoreTx } // an empty value is none
+	anyPrefix    struct{ tidemark.StoreTx } // Entries ignores its prefix
+	hidesUID     struct{ tidemark.StoreTx } // Held gives no uid where there is no metadata
+	pendingOfAll struct{ tidemark.StoreTx } // Pending ignores the model
+	keepsSettled struct{ tidemark.StoreTx } // Dequeue removes the first number only
+)
+
+func (x unordered) Records(model string, uids []string) ([]tidemark.Record, error) {
+	return x.StoreTx.Records(model, slices.Sorted(slices.Values(uids)))
+}
+
+func (x losesBase) Put(model string, recs []tidemark.Record) error {
+	recs = slices.Clone(recs)
+	for i := range recs {
+		if recs[i].Base != nil && recs[i].Row != nil {
+			recs[i].Base = recs[i].Row
+		}
+	}
+	return x.StoreTx.Put(model, recs)
+}
+
+func (x prunesEdge) Prune(model string, before tidemark.Stamp) error {
+	return x.StoreTx.Prune(model, before+1)
+}
+
+func (x leavesHoles) Outbox(after int64, limit int) ([]tidemark.Mutation, error) {
+	return x.StoreTx.Outbox(after-1, limit)
+}
+
+func (x forgetsEmpty) Load(key string) ([]byte, error) {
+	v, err := x.StoreTx.Load(key)
+	if len(v) == 0 {
+		v = nil
+	}
+	return v, err
+}
+
+func (x anyPrefix) Entries(string) ([]tidemark.Entry, error) { return x.StoreTx.Entries("") }
+
+func (x hidesUID) Held(p *tidemark.Predicate) ([]tidemark.Meta, error) {
+	metas, err := x.StoreTx.Held(p)
+	for i := range metas {
+		if metas[i].T() == 0 {
+			metas[i] = tidemark.Meta{}
+		}
+	}
+	return metas, err
+}
+
+func (x pendingOfAll) Pending(_ string, uids []string) ([]tidemark.Mutation, error) {
+	ms, err := x.StoreTx.Outbox(0, 0)
+	return slices.DeleteFunc(ms, func(m tidemark.Mutation) bool { return !slices.Contains(uids, m.UID) }), err
+}
+
+func (x keepsSettled) Dequeue(ns []int64) error {
+	return x.StoreTx.Dequeue(ns[:min(len(ns), 1)])
+}
+
+// TestTheSuiteFindsWhatIsBroken: for each defect, the rules about it fail, and no other.
+func TestTheSuiteFindsWhatIsBroken(t *testing.T) {
+	t.Parallel()
+	tx := func(wrap func(tidemark.StoreTx) tidemark.StoreTx) func(*memory.Store) tidemark.Store {
+		return func(s *memory.Store) tidemark.Store { return wrapped{Store: s, tx: wrap} }
+	}
+	for name, c := range map[string]struct {
+		wrap func(*memory.Store) tidemark.Store
+		want []string
+	}{
+		"nothing": {func(s *memory.Store) tidemark.Store { return s }, nil},
+		"records out of order": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return unordered{x} }),
+			[]string{"records/order", "records/unknown"}},
+		"base lost": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return losesBase{x} }),
+			[]string{"records/put comes back whole", "records/refused", "find/what Match selects", "find/after a change", "find/held"}},
+		"prune too much": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return prunesEdge{x} }), []string{"records/prune"}},
+		"outbox from after": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return leavesHoles{x} }),
+			[]string{"outbox/pages"}},
+		"empty value lost":   {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return forgetsEmpty{x} }), []string{"entries/empty"}},
+		"prefix ignored":     {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return anyPrefix{x} }), []string{"entries/prefix"}},
+		"held without uid":   {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return hidesUID{x} }), []string{"find/what Match selects", "find/held"}},
+		"pending of another": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return pendingOfAll{x} }), []string{"outbox/pending"}},
+		"dequeues one": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return keepsSettled{x} }),
+			[]string{"outbox/dequeue", "outbox/many"}},
+		"found in disorder": {func(s *memory.Store) tidemark.Store {
+			return wrapped{Store: s, find: func(rows []tidemark.Row) []tidemark.Row { slices.Reverse(rows); return rows }}
+		}, []string{"find/visible rows only", "find/sorted", "find/missing is null", "find/wrong kind is null", "find/numbers exactly",
+			"find/text by bytes", "find/instants", "find/what Match selects", "find/by uid", "schema/other kind"}},
+		"errors commit": {func(s *memory.Store) tidemark.Store {
+			return wrapped{Store: s, update: func(ctx context.Context, fn func(tidemark.StoreTx) error) (err error) {
+				if e := s.Update(ctx, func(tx tidemark.StoreTx) error { err = fn(tx); return nil }); e != nil {
+					return e
+				}
+				return err
+			}}
+		}, []string{"transactions/rolled back", "outbox/no gap after a rollback"}},
+		"the context is forgotten": {func(s *memory.Store) tidemark.Store {
+			return wrapped{Store: s, update: func(ctx context.Context, fn func(tidemark.StoreTx) error) error {
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				return s.Update(context.WithoutCancel(ctx), fn)
+			}}
+		}, []string{"transactions/context ended inside"}},
+		"close does not wait": {func(s *memory.Store) tidemark.Store {
+			return wrapped{Store: s, close: func() error { s.Reopen(); return nil }}
+		}, []string{"close/waits"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := broken(t, c.wrap)
+			slices.Sort(got)
+			slices.Sort(c.want)
+			if !slices.Equal(got, c.want) {
+				t.Errorf("failed %q\nwant   %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestThereAreFiftyRules(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, r := range storetest.Rules() {
+		if seen[r.Name] || r.Says == "" || !strings.Contains(r.Name, "/") {
+			t.Errorf("rule %q is not named or stands twice", r.Name)
+		}
+		seen[r.Name] = true
+	}
+	if len(seen) < 50 {
+		t.Errorf("%d rules", len(seen))
+	}
+}
