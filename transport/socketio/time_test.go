@@ -267,6 +267,7 @@ func TestNarrowLineIsNotSilence(t *testing.T) {
 			}
 		}
 		c.Close(tidemark.ClosedTransport)
+		pass(time.Minute)
 	})
 }
 
