@@ -49,6 +49,7 @@ func (s *Store) declare(ctx context.Context, c *session, schema *tidemark.Schema
 	case slices.Equal(old.columns, m.columns):
 		m = newModel(old.id, schema.Name(), fields)
 	default:
+		s.log.InfoContext(ctx, "a model has other indexes: its table is written anew", "model", schema.Name())
 		err = m.remake(ctx, c, old)
 	}
 	if err != nil {

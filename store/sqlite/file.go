@@ -58,23 +58,23 @@ func Create(path string) error {
 }
 
 // openFile makes sure that the file is ours and of this version, or makes an
-// empty one ours. Nothing of a file that is something else is changed.
-func openFile(ctx context.Context, c *session, o *Options, connections int) error {
+// empty one ours. Nothing of a file that is something else is changed. memory says that there is no file.
+func openFile(ctx context.Context, c *session, o *Options, connections int) (memory bool, err error) {
 	empty, err := inspect(ctx, c)
 	if err != nil {
-		return err
+		return false, err
 	}
-	memory, err := checkJournal(ctx, c, empty)
+	memory, err = checkJournal(ctx, c)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := checkSettings(ctx, c, o, memory, connections); err != nil {
-		return err
+		return false, err
 	}
 	if empty {
-		return initialise(ctx, c)
+		return memory, initialise(ctx, c)
 	}
-	return checkPages(ctx, c, o)
+	return memory, checkPages(ctx, c, o)
 }
 
 // inspect reports whether the file is empty, and an error when it is not ours.
@@ -108,8 +108,8 @@ func inspect(ctx context.Context, c *session) (empty bool, err error) {
 }
 
 // checkJournal puts a file into WAL mode, in which readers and the writer do not
-// wait for one another. memory says that there is no file.
-func checkJournal(ctx context.Context, c *session, empty bool) (memory bool, err error) {
+// wait for one another.
+func checkJournal(ctx context.Context, c *session) (memory bool, err error) {
 	mode, err := c.text(ctx, "PRAGMA journal_mode")
 	if err != nil || mode == "memory" {
 		return mode == "memory", err

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"strconv"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -33,6 +34,21 @@ func (c *session) close() {
 	}
 	c.forget()
 	_ = c.conn.Close()
+}
+
+// set changes settings of the connection until it goes back.
+func (c *session) set(ctx context.Context, settings [][2]string) error {
+	for _, set := range settings {
+		old, err := c.number(ctx, "PRAGMA "+set[0])
+		if err != nil {
+			return err
+		}
+		if _, err := c.number(ctx, "PRAGMA "+set[0]+" = "+set[1]); err != nil {
+			return err
+		}
+		c.restore = append(c.restore, "PRAGMA "+set[0]+" = "+strconv.FormatInt(old, 10))
+	}
+	return nil
 }
 
 func (c *session) forget() {

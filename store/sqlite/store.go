@@ -20,7 +20,6 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -46,7 +45,7 @@ type Options struct {
 	// none, and reads and writes wait for one another.
 	Readers int
 
-	// Logger gets what the store does on its own accord. nil discards.
+	// Logger is told when a table is written anew for other indexes. nil discards.
 	Logger *slog.Logger
 }
 
@@ -75,6 +74,7 @@ type Store struct {
 	db     *sql.DB
 	log    *slog.Logger
 	shared bool // the handle has few connections: take the one when it is needed
+	memory bool // there is no file, and so no other process
 
 	writer  chan *session // holds one; who has it may write
 	readers chan *session // those that are free; nil for one that is not connected yet
@@ -108,7 +108,7 @@ func Open(ctx context.Context, db *sql.DB, options *Options) (*Store, error) {
 		s.writer <- nil
 		return s, nil
 	}
-	if err := s.dedicate(ctx, w); err != nil {
+	if err := w.set(ctx, writerSettings); err != nil {
 		w.close()
 		return nil, err
 	}
@@ -124,10 +124,12 @@ func Open(ctx context.Context, db *sql.DB, options *Options) (*Store, error) {
 }
 
 func (s *Store) start(ctx context.Context, w *session, o *Options) error {
-	if err := openFile(ctx, w, o, s.db.Stats().MaxOpenConnections); err != nil {
+	memory, err := openFile(ctx, w, o, s.db.Stats().MaxOpenConnections)
+	if err != nil {
 		return err
 	}
-	_, err := s.refresh(ctx, w)
+	s.memory = memory
+	_, err = s.refresh(ctx, w)
 	return err
 }
 
@@ -140,21 +142,6 @@ var writerSettings = [][2]string{
 	{"busy_timeout", "0"},
 	{"wal_autocheckpoint", "8000"}, // pages of mostly 4 KiB
 	{"cache_size", "-16384"},       // KiB
-}
-
-// dedicate makes w the store's own for writing.
-func (s *Store) dedicate(ctx context.Context, w *session) error {
-	for _, set := range writerSettings {
-		old, err := w.number(ctx, "PRAGMA "+set[0])
-		if err != nil {
-			return err
-		}
-		if _, err := w.number(ctx, "PRAGMA "+set[0]+" = "+set[1]); err != nil {
-			return err
-		}
-		w.restore = append(w.restore, "PRAGMA "+set[0]+" = "+strconv.FormatInt(old, 10))
-	}
-	return nil
 }
 
 // Close waits for running calls and gives the connections back to the handle,
@@ -254,7 +241,14 @@ func (s *Store) write(ctx context.Context, fn func(*session) error) error {
 		return err
 	}
 	defer s.calls.Done()
-	return s.with(ctx, s.writer, fn)
+	return s.with(ctx, s.writer, func(c *session) error {
+		if s.shared && !s.memory {
+			if err := c.set(ctx, writerSettings[:1]); err != nil {
+				return err
+			}
+		}
+		return fn(c)
+	})
 }
 
 // read calls fn with a connection to read from.
