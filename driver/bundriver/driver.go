@@ -1,0 +1,182 @@
+// Package bundriver is a [tidemark.Driver] over an application's own bun models,
+// on PostgreSQL 14 or newer and on SQLite.
+//
+// The application's tables stay as they are. Beside them there are two tables:
+// the guide's metadata(uid, created_at, updated_at, deleted_at), which is used
+// unchanged where there is one, and one that remembers which model a uid belongs
+// to (tidemark.uids on PostgreSQL, tidemark_uids on SQLite). [Driver.Migrate]
+// makes both.
+//
+// Statements bind their values through database/sql and name columns only as the
+// registered models do, so nothing that a client sends becomes SQL text. They do
+// not pass bun's query hooks.
+//
+// Rows that the database deletes by itself, with ON DELETE CASCADE, leave no
+// tombstone: give such children a delete of their own.
+//
+// # PostgreSQL
+//
+// With pgx, open the database with QueryExecModeExec: bun's own statements differ
+// by their values and are not worth caching. Timestamps without time zone hold
+// UTC. Infinities, NaN and years outside 0000 to 9999 read as null.
+//
+// # SQLite
+//
+// Use write-ahead logging, a busy timeout, and foreign keys, all in the data source
+// name so that each connection has them; a database in memory needs
+// db.SetMaxOpenConns(1). Writes of one driver queue up in the process and begin
+// with BEGIN IMMEDIATE. Times are read in any form that
+// [tidemark.ParseInstant] knows and written in bun's; a where compares them right
+// in bun's own form, with any number of decimals, and in CURRENT_TIMESTAMP's. A
+// column of affinity NUMERIC keeps 15 digits of a decimal number, as always in
+// SQLite; TEXT keeps all.
+package bundriver
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/uptrace/bun"
+	bundialect "github.com/uptrace/bun/dialect"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+var _ tidemark.Driver = (*Driver)(nil)
+
+// Options are the parts of a [Driver] that have a default. The zero value is usable.
+type Options struct {
+	// MetadataTable is the name of the guide's metadata table, with its schema
+	// before a dot where it has one. Defaults to "metadata".
+	MetadataTable string
+	// Now is the clock, which dates the metadata that Migrate makes. Defaults to time.Now.
+	Now func() time.Time
+	// Logger gets warnings about the database's settings. nil discards them.
+	Logger *slog.Logger
+}
+
+// Driver is a server's database. It is safe for concurrent use.
+type Driver struct {
+	db       *sql.DB
+	dialect  dialect
+	models   map[string]*model
+	schemas  []*tidemark.Schema
+	metadata string // the quoted name of the metadata table
+	now      func() time.Time
+	log      *slog.Logger
+	closed   atomic.Bool
+
+	// writing has room for as many transactions as may write at once; nil for any number.
+	writing chan struct{}
+}
+
+// New registers models: values of, or pointers to, structs with bun tags. Each must
+// name its table in a bun.BaseModel, and have exactly one primary key, a string column uid.
+// A model is named as its table, without the schema.
+//
+// New reads the database's catalogue, so the tables must exist. It refuses, by
+// name, what cannot be synchronised: missing columns, columns of unknown types,
+// collations for which different texts are equal, soft deletion; and a database
+// that does not speak UTF-8. The handle stays the caller's.
+func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver, error) {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	d := &Driver{db: db.DB, models: make(map[string]*model), now: o.Now, log: o.Logger}
+	if o.MetadataTable == "" {
+		o.MetadataTable = "metadata"
+	}
+	d.metadata = quoteName(o.MetadataTable)
+	if d.now == nil {
+		d.now = time.Now
+	}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	switch name := db.Dialect().Name(); name {
+	case bundialect.PG:
+		d.dialect = postgres{}
+	case bundialect.SQLite:
+		d.dialect = sqlite{}
+		d.writing = make(chan struct{}, 1)
+	default:
+		return nil, fmt.Errorf("bundriver: %s is neither PostgreSQL nor SQLite", name)
+	}
+	if err := d.dialect.check(ctx, d.db, d.log); err != nil {
+		return nil, fmt.Errorf("bundriver: %w", err)
+	}
+	for _, v := range models {
+		if err := d.register(ctx, db, v); err != nil {
+			return nil, fmt.Errorf("bundriver: %w", err)
+		}
+	}
+	return d, nil
+}
+
+func (d *Driver) register(ctx context.Context, db *bun.DB, v any) error {
+	m, err := newModel(db, v)
+	if err != nil {
+		return err
+	}
+	if d.models[m.name] != nil {
+		return fmt.Errorf("model %s stands twice", m.name)
+	}
+	if err := d.dialect.inspect(ctx, d.db, m); err != nil {
+		return fmt.Errorf("table %s: %w", m.name, err)
+	}
+	if err := m.finish(); err != nil {
+		return err
+	}
+	d.models[m.name] = m
+	d.schemas = append(d.schemas, m.schema)
+	return nil
+}
+
+// Models returns the schemas in the order of New's models.
+func (d *Driver) Models() []*tidemark.Schema { return slices.Clone(d.schemas) }
+
+// Close ends the use of the driver; the handle given to New stays open.
+func (d *Driver) Close() error {
+	d.closed.Store(true)
+	return nil
+}
+
+func (d *Driver) usable(ctx context.Context) error {
+	if d.closed.Load() {
+		return tidemark.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// model returns the model of p, and refuses predicates made for another schema.
+func (d *Driver) model(ctx context.Context, p *tidemark.Predicate) (*model, error) {
+	if err := d.usable(ctx); err != nil {
+		return nil, err
+	}
+	m := d.models[p.Schema().Name()]
+	if m == nil {
+		return nil, tidemark.NewError(tidemark.CodeUnknownModel, "there is no model %s", p.Schema().Name())
+	}
+	return m, nil
+}
+
+// quote makes an SQL identifier of a name.
+func quote(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }
+
+// quoteName is quote for a name that may have its schema before a dot.
+func quoteName(name string) string {
+	if schema, table, ok := strings.Cut(name, "."); ok {
+		return quote(schema) + "." + quote(table)
+	}
+	return quote(name)
+}

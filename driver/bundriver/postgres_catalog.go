@@ -1,0 +1,157 @@
+package bundriver
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// columnsQuery gives the columns of a table: the type without a domain around
+// it, and what is known of its values.
+const columnsQuery = `SELECT a.attname, b.typtype::text, b.typcategory = 'A', format_type(b.oid, NULL), coalesce(format_type(nullif(b.typelem, 0), NULL), ''),
+	a.attnotnull OR d.typnotnull, a.attgenerated <> '' OR a.attidentity = 'a', coalesce(c.collisdeterministic, true),
+	EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indpred IS NULL),
+	EXISTS (SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indnkeyatts = 1 AND i.indisunique AND i.indpred IS NULL)
+FROM pg_attribute a JOIN pg_type d ON d.oid = a.atttypid
+JOIN pg_type b ON b.oid = CASE WHEN d.typtype = 'd' THEN d.typbasetype ELSE d.oid END
+LEFT JOIN pg_collation c ON c.oid = a.attcollation
+WHERE a.attrelid = to_regclass(CAST($1 AS text)) AND a.attnum > 0 AND NOT a.attisdropped`
+
+// constraintsQuery gives the constraints and unique indexes of a table that concern one column.
+const constraintsQuery = `SELECT c.conname, a.attname FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
+WHERE c.conrelid = to_regclass(CAST($1 AS text)) AND array_length(c.conkey, 1) = 1
+UNION SELECT r.relname, a.attname FROM pg_index i JOIN pg_class r ON r.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+WHERE i.indrelid = to_regclass(CAST($1 AS text)) AND i.indnkeyatts = 1 AND i.indisunique`
+
+// catalogued is what columnsQuery tells of a column.
+type catalogued struct {
+	name, typtype, base, element       string
+	array, notNull, generated, byBytes bool
+	indexed, unique                    bool
+}
+
+func (p postgres) inspect(ctx context.Context, db *sql.DB, m *model) error {
+	known := make(map[string]catalogued)
+	rows, err := db.QueryContext(ctx, columnsQuery, m.from)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var k catalogued
+		if err := rows.Scan(&k.name, &k.typtype, &k.array, &k.base, &k.element, &k.notNull, &k.generated, &k.byBytes, &k.indexed, &k.unique); err != nil {
+			return err
+		}
+		known[k.name] = k
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	if len(known) == 0 {
+		return errNoTable
+	}
+	for _, c := range m.columns {
+		k, ok := known[c.name]
+		if !ok {
+			return fmt.Errorf("there is no column %s", c.name)
+		}
+		if err := p.describe(c, k); err != nil {
+			return fmt.Errorf("column %s: %w", c.name, err)
+		}
+	}
+	if uid := m.columns[0]; uid.kind != tidemark.Text || uid.base == "character" || !known["uid"].unique {
+		return errUID
+	}
+	return p.constraints(ctx, db, m)
+}
+
+func (postgres) describe(c *column, k catalogued) error {
+	typ := k.base
+	switch {
+	case k.typtype == "e":
+		c.kind = tidemark.Enum
+	case k.array:
+		switch kinds[baseType(k.element)] {
+		case tidemark.Text, tidemark.Integer, tidemark.Double, tidemark.Bool, tidemark.UUID:
+			c.kind = tidemark.JSON
+		default:
+			return fmt.Errorf("arrays of %s cannot be synchronised", k.element)
+		}
+	case kinds[baseType(typ)] != 0 && k.typtype == "b":
+		c.kind = kinds[baseType(typ)]
+	default:
+		return fmt.Errorf("values of type %s cannot be synchronised", typ)
+	}
+	if !k.byBytes {
+		return fmt.Errorf("its collation is nondeterministic, so that different texts are equal; clients compare by bytes")
+	}
+	c.base = strings.TrimSuffix(typ, " without time zone")
+	c.required, c.readOnly, c.indexed = k.notNull, k.generated, k.indexed
+	c.read = "t." + c.sql
+	switch c.kind {
+	case tidemark.Double:
+		c.read += "::double precision"
+	case tidemark.JSON:
+		if k.array {
+			c.read = "to_json(" + c.read + ")"
+		}
+		c.read += "::text"
+	case tidemark.Text, tidemark.Enum, tidemark.Numeric, tidemark.UUID, tidemark.TimeOfDay:
+		c.read += "::text"
+	}
+	c.returned = c.read
+	return nil
+}
+
+func (postgres) constraints(ctx context.Context, db *sql.DB, m *model) error {
+	rows, err := db.QueryContext(ctx, constraintsQuery, m.from)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name, column string
+		if err := rows.Scan(&name, &column); err != nil {
+			return err
+		}
+		m.constraints[name] = column
+	}
+	return rows.Err()
+}
+
+// createTables does without IF NOT EXISTS where it can: that asks for the right to
+// create even if there is nothing to do.
+func (p postgres) createTables(ctx context.Context, t *tx, metadata string) error {
+	// One migration at a time in this database; the number is ours and means nothing.
+	if err := t.exec(ctx, `SELECT pg_advisory_xact_lock(7017280452245743)`); err != nil {
+		return err
+	}
+	for _, own := range []struct{ name, statement string }{
+		{p.uids(), `CREATE SCHEMA IF NOT EXISTS tidemark`},
+		{p.uids(), `CREATE TABLE ` + p.uids() + ` (uid text PRIMARY KEY, model text NOT NULL)`},
+		{metadata, `CREATE TABLE ` + metadata + ` (uid text PRIMARY KEY, created_at timestamp, updated_at timestamp, deleted_at timestamp)`},
+	} {
+		var exists bool
+		if err := t.scan(ctx, &exists, `SELECT to_regclass(CAST($1 AS text)) IS NOT NULL`, own.name); err != nil {
+			return err
+		}
+		if exists {
+			continue
+		}
+		if err := t.exec(ctx, own.statement); err != nil {
+			return err
+		}
+	}
+	var right int
+	err := t.scan(ctx, &right, `SELECT count(*) FROM pg_attribute a WHERE a.attrelid = to_regclass(CAST($1 AS text)) AND NOT a.attisdropped AND CASE
+		WHEN a.attname = 'uid' THEN a.atttypid IN ('text'::regtype, 'varchar'::regtype) AND EXISTS (SELECT FROM pg_index i
+			WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
+		WHEN a.attname IN ('created_at', 'updated_at', 'deleted_at') THEN a.atttypid = 'timestamp'::regtype END`, metadata)
+	if err == nil && right != 4 {
+		err = fmt.Errorf("bundriver: table %s is not metadata(uid text primary key, created_at timestamp, updated_at timestamp, deleted_at timestamp)", metadata)
+	}
+	return err
+}

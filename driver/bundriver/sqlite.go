@@ -1,0 +1,189 @@
+package bundriver
+
+import (
+	"context"
+	"database/sql"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// sqlite is SQLite 3.41 or newer. A write transaction has the database to itself.
+type sqlite struct{}
+
+func (sqlite) check(ctx context.Context, db *sql.DB, log *slog.Logger) error {
+	var hexed, mode, encoding string
+	if err := db.QueryRowContext(ctx, `SELECT hex(unhex('00ff'))`).Scan(&hexed); err != nil {
+		return fmt.Errorf("SQLite is older than 3.41: %w", err)
+	}
+	if err := db.QueryRowContext(ctx, `PRAGMA encoding`).Scan(&encoding); err != nil {
+		return err
+	}
+	if encoding != "UTF-8" {
+		return fmt.Errorf("the database's encoding is %s, in which texts have another order: UTF-8 is needed", encoding)
+	}
+	if err := db.QueryRowContext(ctx, `PRAGMA journal_mode`).Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "wal" && mode != "memory" {
+		log.Warn("the database does not use write-ahead logging: readers and writers wait for each other", "journal_mode", mode)
+	}
+	return nil
+}
+
+func (sqlite) uids() string { return `"tidemark_uids"` }
+
+func (sqlite) placeholder(n int) string { return "?" + strconv.Itoa(n) }
+
+func (s sqlite) list(n int) string {
+	return "(SELECT value AS u FROM json_each(" + s.placeholder(n) + ")) AS x"
+}
+
+func (s sqlite) batch(columns []*column) source {
+	src := source{from: "json_each(" + s.placeholder(1) + ") AS x", uid: "(x.value ->> 0)"}
+	for i, c := range columns {
+		expr := "(x.value ->> " + strconv.Itoa(i+1) + ")"
+		if c.kind == tidemark.Bytes {
+			expr = "unhex" + expr
+		}
+		src.columns = append(src.columns, expr)
+	}
+	return src
+}
+
+// bunTime is how bun writes times to SQLite.
+const bunTime = "2006-01-02 15:04:05.999999-07:00"
+
+// appendValue gives a value the form in which bun would store it.
+func (sqlite) appendValue(b []byte, c *column, raw json.RawMessage) []byte {
+	if string(raw) == "null" {
+		return append(b, raw...)
+	}
+	switch c.kind {
+	case tidemark.Bool:
+		if string(raw) == "true" {
+			return append(b, '1')
+		}
+		return append(b, '0')
+	case tidemark.JSON:
+		return tidemark.AppendString(b, string(raw))
+	case tidemark.Double:
+		// An integer beyond 64 bits would be read as one and overflow; -1e300 never is.
+		f, _ := strconv.ParseFloat(string(raw), 64)
+		return strconv.AppendFloat(b, f, 'e', -1, 64)
+	}
+	v, err := tidemark.ValueOf(c.kind, raw)
+	if err != nil {
+		return append(b, "null"...)
+	}
+	switch c.kind {
+	case tidemark.Timestamp:
+		b = append(b, '"')
+		b = time.UnixMicro(v.Int()).UTC().AppendFormat(b, bunTime)
+		return append(b, '"')
+	case tidemark.Bytes:
+		data, _ := base64.StdEncoding.DecodeString(v.Text())
+		b = append(b, '"')
+		b = hex.AppendEncode(b, data)
+		return append(b, '"')
+	case tidemark.Date:
+		if c.isTime() {
+			return tidemark.AppendString(b, v.Text()+" 00:00:00+00:00")
+		}
+	}
+	return append(b, raw...)
+}
+
+// isTime reports whether the application's field is a time.Time or one of the null types around it.
+func (c *column) isTime() bool {
+	if c.field == nil {
+		return false
+	}
+	typ := c.field.IndirectType
+	if typ.Kind() == reflect.Struct && typ.NumField() > 0 && typ != reflect.TypeFor[time.Time]() {
+		typ = typ.Field(0).Type
+	}
+	return typ == reflect.TypeFor[time.Time]()
+}
+
+// readMeta hides the column's declared type from the database's Go driver, which would make a
+// time of it by rules of its own.
+func (sqlite) readMeta(name string) string { return "+m." + name }
+
+func (sqlite) isNull(c *column) string {
+	col := "t." + c.sql
+	switch c.kind {
+	case tidemark.JSON:
+		return "(" + col + " IS NULL OR " + col + " = 'null')"
+	case tidemark.Double:
+		return "(" + col + " IS NULL OR NOT abs(" + col + ") <= 1.7976931348623157e308)"
+	}
+	return col + " IS NULL"
+}
+
+func (s sqlite) compare(cl *clause, c *column, operator string, v tidemark.Value) string {
+	col := "t." + c.sql
+	switch c.kind {
+	case tidemark.Integer, tidemark.Bool:
+		return col + operator + cl.bind(v.Int())
+	case tidemark.Double:
+		return col + operator + cl.bind(v.Float())
+	case tidemark.Timestamp:
+		return s.compareInstant(cl, col, operator, v.Int())
+	case tidemark.Bytes:
+		data, _ := base64.StdEncoding.DecodeString(v.Text())
+		if len(data) == 0 {
+			return col + operator + "x''" // an empty slice would be bound as null
+		}
+		return col + operator + cl.bind(data)
+	case tidemark.Date:
+		return "substr(" + col + ", 1, 10)" + operator + cl.bind(v.Text())
+	case tidemark.Numeric:
+		return col + operator + cl.bind(v.Text())
+	}
+	return col + " COLLATE BINARY" + operator + cl.bind(v.Text())
+}
+
+// compareInstant compares the texts of times. Decimals beyond microseconds count
+// as cut, so an instant stands for all texts from its own to the next one's. The
+// offset is left out of the bounds: it sorts below the decimals, and
+// CURRENT_TIMESTAMP has none.
+func (sqlite) compareInstant(cl *clause, col, operator string, us int64) string {
+	text := func(us int64) string {
+		if us > highestInstant.Value.Int() {
+			return ":" // above all years
+		}
+		return time.UnixMicro(us).UTC().Format("2006-01-02 15:04:05.999999")
+	}
+	from, next := text(us), text(us+1)
+	switch operator {
+	case "=":
+		return "(" + col + ">=" + cl.bind(from) + " AND " + col + "<" + cl.bind(next) + ")"
+	case ">":
+		return col + ">=" + cl.bind(next)
+	case ">=":
+		return col + ">=" + cl.bind(from)
+	case "<":
+		return col + "<" + cl.bind(from)
+	}
+	return col + "<" + cl.bind(next)
+}
+
+func (sqlite) limits(c *column) (low, high *tidemark.Bound) {
+	if c.kind == tidemark.Double {
+		return lowestDouble, highestDouble
+	}
+	return nil, nil
+}
+
+func (sqlite) begin() string                    { return "BEGIN IMMEDIATE" }
+func (sqlite) checkNow() string                 { return "" }
+func (sqlite) lock(string) string               { return "" }
+func (sqlite) claim(string, tidemark.Op) string { return "" }

@@ -1,0 +1,162 @@
+package bundriver
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// tx is a write transaction on a connection of its own: database/sql's Tx cannot
+// say BEGIN IMMEDIATE whatever the application's data source name is.
+type tx struct {
+	d       *Driver
+	conn    *sql.Conn
+	done    bool
+	attempt int             // which attempt at the same writes this is, from 1
+	taken   map[string]bool // uids that lockAll took for their models
+}
+
+// begin opens a transaction, waiting for its turn where writers take turns. The
+// caller must end it.
+func (d *Driver) begin(ctx context.Context) (*tx, error) {
+	if d.writing != nil {
+		select {
+		case d.writing <- struct{}{}:
+		case <-ctx.Done():
+			return nil, unavailable(ctx.Err())
+		}
+	}
+	t := &tx{d: d, attempt: 1}
+	var err error
+	if t.conn, err = d.db.Conn(ctx); err != nil {
+		t.release()
+		return nil, d.dialect.translate(err, nil)
+	}
+	if err := t.exec(ctx, d.dialect.begin()); err != nil {
+		t.end(ctx)
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *tx) commit(ctx context.Context) error {
+	if err := t.exec(ctx, "COMMIT"); err != nil {
+		return err
+	}
+	t.done = true
+	return nil
+}
+
+// end gives the connection back, rolling back what is not committed. A connection
+// that does not even do that is not given back.
+func (t *tx) end(ctx context.Context) {
+	if t.conn == nil {
+		return
+	}
+	if !t.done {
+		if _, err := t.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); err != nil {
+			_ = t.conn.Raw(func(any) error { return driver.ErrBadConn })
+		}
+	}
+	_ = t.conn.Close()
+	t.conn = nil
+	t.release()
+}
+
+func (t *tx) release() {
+	if t.d.writing != nil {
+		<-t.d.writing
+	}
+}
+
+func (t *tx) exec(ctx context.Context, statement string, args ...any) error {
+	_, err := t.affect(ctx, nil, statement, args...)
+	return err
+}
+
+// affect is exec for a statement about a model, and tells how many rows it concerned.
+func (t *tx) affect(ctx context.Context, m *model, statement string, args ...any) (int, error) {
+	res, err := t.conn.ExecContext(ctx, statement, args...)
+	if err != nil {
+		return 0, t.d.failed(ctx, err, m)
+	}
+	n, err := res.RowsAffected()
+	return int(n), err
+}
+
+func (t *tx) scan(ctx context.Context, into any, statement string, args ...any) error {
+	if err := t.conn.QueryRowContext(ctx, statement, args...).Scan(into); err != nil {
+		return t.d.failed(ctx, err, nil)
+	}
+	return nil
+}
+
+// query calls each for the rows of a statement about m, of which r reads.
+func (t *tx) query(ctx context.Context, r *reader, m *model, each func() error, statement string, args ...any) error {
+	rows, err := t.conn.QueryContext(ctx, statement, args...)
+	if err != nil {
+		return t.d.failed(ctx, err, m)
+	}
+	return t.d.each(ctx, rows, r, m, each)
+}
+
+// each reads rows to their end and closes them.
+func (d *Driver) each(ctx context.Context, rows *sql.Rows, r *reader, m *model, fn func() error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := r.scan(rows); err != nil {
+			return d.failed(ctx, err, m)
+		}
+		if err := fn(); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return d.failed(ctx, err, m)
+	}
+	return nil
+}
+
+// failed makes the database's error one of ours; when ctx has ended that is the reason, whatever
+// the database says.
+func (d *Driver) failed(ctx context.Context, err error, m *model) error {
+	if ctx.Err() != nil {
+		return unavailable(errors.Join(ctx.Err(), err))
+	}
+	return d.dialect.translate(err, m)
+}
+
+// atomically runs fn such that its effect is undone when it fails, and what came before stays.
+func (t *tx) atomically(ctx context.Context, fn func() error) error {
+	if err := t.exec(ctx, "SAVEPOINT tidemark"); err != nil {
+		return err
+	}
+	err := fn()
+	if check := t.d.dialect.checkNow(); err == nil && check != "" {
+		err = t.exec(ctx, check)
+	}
+	if err != nil {
+		if refusal(err) == nil {
+			return err // the whole transaction ends
+		}
+		if err := t.exec(ctx, "ROLLBACK TO SAVEPOINT tidemark"); err != nil {
+			return err
+		}
+	}
+	if released := t.exec(ctx, "RELEASE SAVEPOINT tidemark"); released != nil {
+		return released
+	}
+	return err
+}
+
+// refusal returns err if it is about the row that was written, and nil if it says nothing of it.
+func refusal(err error) *tidemark.Error {
+	e, ok := errors.AsType[*tidemark.Error](err)
+	if ok && (e.Code == tidemark.CodeConstraint || e.Code == tidemark.CodeInvalidData) {
+		return e
+	}
+	return nil
+}
