@@ -200,8 +200,12 @@ func (s *Server) wireError(ctx context.Context, err error, c *Call) *tidemark.Er
 		e.Code = tidemark.CodeUnknown
 	}
 	level := slog.LevelDebug
-	if e.Code == tidemark.CodeInternal || e.Code == tidemark.CodeUnavailable {
+	switch {
+	case ctx.Err() != nil: // nobody waits for the answer
+	case e.Code == tidemark.CodeInternal:
 		level = slog.LevelError
+	case e.Code == tidemark.CodeUnavailable:
+		level = slog.LevelWarn
 	}
 	if s.log.Enabled(ctx, level) {
 		s.log.LogAttrs(ctx, level, "call refused", slog.String("service", short(c.Service)),

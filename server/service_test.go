@@ -101,6 +101,21 @@ func TestHooksChangeArgumentsAndAnswer(t *testing.T) {
 	equalList(t, c.events(), []string{`createWithMeta [{"uid":"a","title":"by hook","owner":"secret","likes":null},` + meta + `]`})
 }
 
+// What is published is what the method returned, whatever a hook makes the answer.
+func TestPublishedResultOfAService(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil).shared()
+	svc, err := b.server.Handle("util", server.Methods{"m": func(context.Context, *server.Call) (any, error) { return "raw", nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	svc.After(func(_ context.Context, c *server.Call) error { c.Result = "polished"; return nil })
+	svc.Publish(server.To("all"))
+	c := b.dial()
+	equal(t, c.result("util", "m"), `"polished"`)
+	equalList(t, c.events(), []string{`m "raw"`})
+}
+
 func TestFailingHooks(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil).shared()

@@ -273,8 +273,23 @@ func (rc *receiver) Receive(m *tidemark.Message) {
 		s.answered(m)
 	case m.Event == tidemark.EventRequest:
 		s.request(m)
+	case m.Event == tidemark.EventTransfer:
+		s.transfer(m)
 	default:
 		s.server.log.Debug("event ignored", slog.String("session", s.id), slog.String("event", short(m.Event)))
+	}
+}
+
+// transfer answers a client that was loaded anew and asks for the channels and data of
+// its former session: that they are gone. To know a former id would be all that it takes to
+// get them, and an application's connect listeners give a client what is its own.
+func (s *Session) transfer(m *tidemark.Message) {
+	if len(m.Args) < 2 {
+		return
+	}
+	from, err := tidemark.DecodeString(m.Args[0])
+	if to, err2 := tidemark.DecodeString(m.Args[1]); err == nil && err2 == nil && to == s.id {
+		_ = s.Emit(tidemark.EventTransferFail, from, to)
 	}
 }
 

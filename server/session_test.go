@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/server"
@@ -64,6 +65,10 @@ func sorted(s []string) []string { return slices.Sorted(slices.Values(s)) }
 
 func TestConnectListenersRunBeforeConnectedAndCalls(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, testConnectListeners)
+}
+
+func testConnectListeners(t *testing.T) {
 	b := setup(t, nil)
 	gate := make(chan struct{})
 	var tr trace
@@ -94,6 +99,7 @@ func TestConnectListenersRunBeforeConnectedAndCalls(t *testing.T) {
 	if a := c.answer(wrong); a.Err == nil {
 		t.Error("no error")
 	}
+	synctest.Wait() // whatever does not wait for the listeners has happened
 	close(gate)
 	ask := c.event(0)
 	if ask.Event != "who" || ask.Kind != tidemark.CallMessage {
@@ -222,6 +228,25 @@ func TestClientThatNeverAnswers(t *testing.T) {
 	}
 	_ = c.conn.Send(&tidemark.Message{Kind: tidemark.AnswerMessage, ID: 999})
 	c.result("post", "findMany", map[string]any{})
+}
+
+// A client of the guide's reload plugin is told that its former session is gone; nobody takes over another's.
+func TestTransferIsRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil).shared()
+	old, c := b.dial(), b.dial()
+	session, _ := b.server.Session(old.id)
+	session.Join("secret")
+	for _, to := range []string{old.id, "x", c.id} {
+		m, _ := tidemark.NewEvent(tidemark.EventTransfer, old.id, to)
+		if err := c.conn.Send(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := c.event(1)
+	equal(t, m.Event+" "+string(m.Args[0])+" "+string(m.Args[1]), `cnx-transfer-error "`+old.id+`" "`+c.id+`"`)
+	mine, _ := b.server.Session(c.id)
+	equalList(t, mine.Channels(), sorted([]string{"all", c.id}))
 }
 
 // Fault 14 of the original, and the like: whatever comes, the session goes on.

@@ -1,0 +1,85 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/driver/memory"
+	"github.com/tidemark-sync/tidemark/server"
+)
+
+func newExample() *server.Server {
+	note, err := tidemark.NewSchema("note", []tidemark.Field{{Name: "text", Kind: tidemark.Text, Required: true}})
+	if err != nil {
+		panic(err)
+	}
+	srv, err := server.New(memory.New(note), nil)
+	if err != nil {
+		panic(err)
+	}
+	return srv
+}
+
+// A model's service has its methods from the start; the application says who hears of its writes.
+func ExampleService_Publish() {
+	srv := newExample()
+	defer srv.Close()
+	srv.OnConnect(func(_ context.Context, s *server.Session) error {
+		s.Join("everybody")
+		return nil
+	})
+	notes := srv.Service("note")
+	notes.Publish(server.To("everybody"))
+
+	ctx := context.Background()
+	if _, err := notes.Call(ctx, tidemark.MethodCreate, "1", tidemark.Row(`{"text":"milk"}`), srv.Now()); err != nil {
+		fmt.Println(err)
+	}
+	rows, err := notes.Call(ctx, tidemark.MethodFindMany, tidemark.Where{})
+	fmt.Println(string(rows), err)
+	// Output: [{"uid":"1","text":"milk"}] <nil>
+}
+
+// A hook refuses a call by an error, whose code reaches the client.
+func ExampleService_Before() {
+	srv := newExample()
+	defer srv.Close()
+	notes := srv.Service("note")
+	notes.Before(func(_ context.Context, c *server.Call) error {
+		var data struct{ Text string }
+		if err := c.Arg(1, &data); err != nil {
+			return err
+		}
+		if data.Text == "" {
+			return tidemark.NewError("empty-note", "a note needs a text")
+		}
+		return nil
+	}, tidemark.MethodCreate)
+
+	_, err := notes.Call(context.Background(), tidemark.MethodCreate, "1", tidemark.Row(`{"text":""}`), srv.Now())
+	fmt.Println(err)
+	// Output: empty-note: a note needs a text
+}
+
+// A service of the application, with one method.
+func ExampleServer_Handle() {
+	srv := newExample()
+	defer srv.Close()
+	greet, err := srv.Handle("greet", server.Methods{
+		"hello": func(_ context.Context, c *server.Call) (any, error) {
+			var name string
+			if err := c.Arg(0, &name); err != nil {
+				return nil, err
+			}
+			return "Hello, " + name + "!", nil
+		},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	answer, err := greet.Call(context.Background(), "hello", "World")
+	fmt.Println(string(answer), err)
+	// Output: "Hello, World!" <nil>
+}
