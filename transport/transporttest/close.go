@@ -100,7 +100,9 @@ func checkCloseIdempotent(ctx context.Context, b *bench) error {
 }
 
 func checkClosedLast(ctx context.Context, b *bench) error {
-	client, server, err := b.connect(ctx)
+	atServer, release := held()
+	defer release()
+	client, server, err := b.connectWith(ctx, tidemark.Welcome{ID: "id"}, newObserver(), atServer)
 	if err != nil {
 		return err
 	}
@@ -110,6 +112,10 @@ func checkClosedLast(ctx context.Context, b *bench) error {
 		}
 	}
 	client.Close(tidemark.ClosedByClient)
+	if _, _, err := b.connect(ctx); err != nil { // time for Closed to come too early
+		return err
+	}
+	release()
 	for _, e := range []end{server, client} { // the observers complain of anything after Closed
 		if _, err := e.closed(ctx); err != nil {
 			return err
@@ -132,6 +138,8 @@ func checkCloseWithinReceive(ctx context.Context, b *bench) error {
 	atServer := newObserver()
 	var conn tidemark.Conn
 	ready := make(chan struct{})
+	release := sync.OnceFunc(func() { close(ready) })
+	defer release()
 	atServer.onReceive = func(*tidemark.Message) {
 		<-ready
 		conn.Close(tidemark.ClosedTransport)
@@ -146,7 +154,7 @@ func checkCloseWithinReceive(ctx context.Context, b *bench) error {
 			return err
 		}
 	}
-	close(ready)
+	release()
 	if err := server.closedFor(ctx, tidemark.ClosedTransport); err != nil {
 		return err
 	}
@@ -174,8 +182,8 @@ func flood(e end, bytes int) error {
 func (b *bench) unread() int { return b.QueueBytes + 256<<20 }
 
 func checkCloseWhileBlocked(ctx context.Context, b *bench) error {
-	atClient := newObserver()
-	atClient.gate, atClient.entered = make(chan struct{}), make(chan struct{}, 1)
+	atClient, release := held()
+	defer release()
 	client, server, err := b.connectWith(ctx, tidemark.Welcome{ID: "id"}, atClient, newObserver())
 	if err != nil {
 		return err
@@ -188,20 +196,26 @@ func checkCloseWhileBlocked(ctx context.Context, b *bench) error {
 	case <-ctx.Done():
 		return fmt.Errorf("nothing arrived")
 	}
-	atClient.entered = nil
-	client.Close(tidemark.ClosedTransport)
-	server.Close(tidemark.ClosedTransport)
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		client.Close(tidemark.ClosedTransport)
+		server.Close(tidemark.ClosedTransport)
+	}()
+	select {
+	case <-closed:
+	case <-ctx.Done():
+		return fmt.Errorf("Close waits")
+	}
 	if err := server.closedFor(ctx, tidemark.ClosedTransport); err != nil {
 		return err
 	}
-	close(atClient.gate) // the observer complains if Closed has come
+	release() // the observer complains if Closed has come
 	return client.closedFor(ctx, tidemark.ClosedTransport)
 }
 
 func checkSlowReader(ctx context.Context, b *bench) error {
-	atClient := newObserver()
-	atClient.gate = make(chan struct{})
-	release := sync.OnceFunc(func() { close(atClient.gate) })
+	atClient, release := held()
 	defer release()
 	client, server, err := b.connectWith(ctx, tidemark.Welcome{ID: "id"}, atClient, newObserver())
 	if err != nil {
@@ -274,8 +288,12 @@ func checkCutDial(ctx context.Context, b *bench) error {
 	if r.err == nil || !tidemark.Temporary(r.err) {
 		return fmt.Errorf("Dial returned %v", r.err)
 	}
-	<-o.ctx.Done()
-	return h.untouched()
+	select {
+	case <-o.ctx.Done():
+		return h.untouched()
+	case <-ctx.Done():
+		return fmt.Errorf("the offer's ctx goes on")
+	}
 }
 
 func checkShutdown(ctx context.Context, b *bench) error {

@@ -183,9 +183,8 @@ func checkReplay(ctx context.Context, b *bench) error {
 }
 
 func checkReceiveAfterDial(ctx context.Context, b *bench) error {
-	h := newObserver()
-	h.gate = make(chan struct{})
-	defer close(h.gate)
+	h, release := held()
+	defer release()
 	w := tidemark.Welcome{ID: "id", Replay: []*tidemark.Message{numbered("e", 0)}}
 	_, server, err := b.connectWith(ctx, w, h, newObserver())
 	if err != nil {
@@ -257,6 +256,9 @@ func checkContextAfterDial(ctx context.Context, b *bench) error {
 		return fmt.Errorf("Dial: %v, %v", r.err, err)
 	}
 	cancel()
+	if _, _, err := b.connect(ctx); err != nil { // time for an end
+		return err
+	}
 	if err := sendAll(ctx, r.end, server, 50); err != nil {
 		return err
 	}

@@ -270,8 +270,8 @@ func checkShared(ctx context.Context, b *bench) error {
 }
 
 func checkOneAtATime(ctx context.Context, b *bench) error {
-	atServer := newObserver()
-	atServer.entered, atServer.gate = make(chan struct{}, 10), make(chan struct{})
+	atServer, release := held()
+	defer release()
 	client, server, err := b.connectWith(ctx, tidemark.Welcome{ID: "id"}, newObserver(), atServer)
 	if err != nil {
 		return err
@@ -286,7 +286,10 @@ func checkOneAtATime(ctx context.Context, b *bench) error {
 	case <-ctx.Done():
 		return fmt.Errorf("nothing arrived")
 	}
-	close(atServer.gate) // the observer complains when another call came in meanwhile
+	if _, _, err := b.connect(ctx); err != nil { // time for another call
+		return err
+	}
+	release() // the observer complains when another call came in meanwhile
 	_, err = server.received(ctx, 5)
 	return err
 }
@@ -295,6 +298,8 @@ func checkSendWithinReceive(ctx context.Context, b *bench) error {
 	atServer := newObserver()
 	var conn tidemark.Conn
 	ready := make(chan struct{})
+	release := sync.OnceFunc(func() { close(ready) })
+	defer release()
 	atServer.onReceive = func(m *tidemark.Message) {
 		<-ready
 		if conn.Send(m.NewAnswer(json.RawMessage("1"))) != nil {
@@ -306,7 +311,7 @@ func checkSendWithinReceive(ctx context.Context, b *bench) error {
 		return err
 	}
 	conn = server.Conn
-	close(ready)
+	release()
 	for i := range 100 {
 		if err := client.Send(numbered("e", i).NewCall(uint64(i))); err != nil {
 			return err
