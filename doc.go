@@ -6,12 +6,12 @@
 //
 //	driver := bundriver.New(db, (*Post)(nil))   // the application's tables
 //	srv, err := server.New(driver, nil)         // services, hooks, channels
-//	mux.Handle("/socket.io/", socketio.Handler(srv, nil))
+//	mux.Handle("/socket.io/", socketio.NewHandler(srv, nil))
 //
 // and a client
 //
 //	store, err := sqlite.Open(ctx, db)          // the device's own file
-//	c, err := client.Open(ctx, store, socketio.Dialer("http://localhost:8000", nil), nil)
+//	c, err := client.Open(ctx, store, socketio.NewDialer("http://localhost:8000", nil), nil)
 //	posts, err := client.NewModel[Post](ctx, c, "post")
 //
 // What lives here does no I/O. The rules are functions of values:
