@@ -80,6 +80,9 @@ func instantOfJSON(b []byte) (int64, error) {
 	if len(b) == 0 {
 		return 0, errBadInstant
 	}
+	if n := len(b) - 1; n > 0 && b[0] == '"' && b[n] == '"' && bytes.IndexByte(b, '\\') < 0 {
+		return ParseInstant(string(b[1:n])) // the usual form; a sync may bring 100,000
+	}
 	if b[0] == '"' {
 		var t string
 		if err := json.Unmarshal(b, &t); err != nil {
