@@ -128,7 +128,7 @@ func (d *Driver) parse(m *tidemark.Mutation) (*run, error) {
 		_, err := tidemark.Decide(m.Op, m.UID, 0, tidemark.Meta{}, false)
 		return nil, err
 	}
-	if m.Op == tidemark.Delete || m.Op == tidemark.Adopt {
+	if m.Op == tidemark.Delete || m.Op == tidemark.Adopt || len(m.Data) == 0 {
 		return r, nil
 	}
 	return r, r.take(m.Data)

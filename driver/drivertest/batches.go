@@ -52,6 +52,11 @@ var batches = []check{
 			t.Errorf("the uid of a refused write is taken: %+v", o)
 		}
 	}},
+	{"no data", "a write of a row without data counts as one without columns", func(t *testing.T, h Harness) {
+		if o := h.write(t, tidemark.Mutation{Model: "note", UID: "a", Op: tidemark.Create, Stamp: 10})[0]; !o.Applied || o.Row.UID() != "a" {
+			t.Errorf("%+v", o)
+		}
+	}},
 	{"an update of some columns", "an update needs only the columns that it changes", func(t *testing.T, h Harness) {
 		h.write(t, h.mutation(t, tidemark.Create, "list", "a", `{"title":"x"}`, 10))
 		if o := h.write(t, h.mutation(t, tidemark.Update, "list", "a", `{}`, 20))[0]; !o.Applied || o.Meta.UpdatedAt != 20 || string(o.Row.Get("title")) != `"x"` {

@@ -55,17 +55,6 @@ var values = []check{
 		}
 	}},
 	{"hostile texts", "what looks like SQL is text, in values, uids and clauses, and harms nothing", hostile},
-	{"unknown columns", "data with a column that cannot be written is invalid-data and writes nothing", func(t *testing.T, h Harness) {
-		for _, data := range []string{`{"nope":1}`, `{"uid":"other"}`, `{"text\" = 1 --":1}`, `[]`, `{`, `null`, ``} {
-			m := tidemark.Mutation{Model: "note", UID: "a", Op: tidemark.Create, Data: tidemark.Row(data), Stamp: 5}
-			if o := h.write(t, m)[0]; codeOf(o) != tidemark.CodeInvalidData {
-				t.Errorf("%s: %+v", data, o)
-			}
-		}
-		if rm := h.get(t, "note", "a"); rm.Row != nil || !rm.Meta.IsZero() {
-			t.Errorf("left %s %+v", rm.Row, rm.Meta)
-		}
-	}},
 }
 
 var extraValues = map[string][]string{

@@ -89,14 +89,7 @@ func Open(t testing.TB) *bun.DB {
 // Connect returns one more handle on the database dsn, closed when the test ends.
 func Connect(t testing.TB, dsn string) *bun.DB {
 	t.Helper()
-	cfg, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		t.Fatalf("pgtest: %v", err)
-	}
-	// What a program with bun uses: bun's statements differ by their values, and
-	// caching them would cost twice the time.
-	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
-	db := bun.NewDB(stdlib.OpenDB(*cfg), pgdialect.New())
+	db := bun.NewDB(stdlib.OpenDB(*Config(t, dsn)), pgdialect.New())
 	db.SetMaxIdleConns(16)
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil && !errors.Is(err, sql.ErrConnDone) {
@@ -104,6 +97,18 @@ func Connect(t testing.TB, dsn string) *bun.DB {
 		}
 	})
 	return db
+}
+
+// Config is how a program with bun connects to the database dsn: bun's statements
+// differ by their values, and caching them would cost twice the time.
+func Config(t testing.TB, dsn string) *pgx.ConnConfig {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	return cfg
 }
 
 func baseDSN(t testing.TB) string {

@@ -1,0 +1,127 @@
+package bundriver_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+type Item struct {
+	bun.BaseModel `bun:"table:item"`
+	UID           string     `bun:"uid,pk"`
+	Name          *string    `bun:"name"`
+	Qty           *int64     `bun:"qty"`
+	Price         *float64   `bun:"price"`
+	Done          *bool      `bun:"done"`
+	Due           *time.Time `bun:"due"`
+}
+
+func TestVectorsSelectTheSameRows(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../../testdata/where.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v struct {
+		Rows  []Item
+		Cases []struct {
+			Where json.RawMessage
+			UIDs  []string
+		}
+	}
+	if err := json.Unmarshal(raw, &v); err != nil || len(v.Cases) != 1201 {
+		t.Fatalf("%d cases, %v", len(v.Cases), err)
+	}
+	each(t, func(t *testing.T, e engine) {
+		db := e.open(t)
+		ctx := context.Background()
+		if _, err := db.NewCreateTable().Model((*Item)(nil)).Exec(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.NewInsert().Model(&v.Rows).Exec(ctx); err != nil {
+			t.Fatal(err)
+		}
+		d := e.driver(t, db, []any{(*Item)(nil)})
+		for _, c := range v.Cases {
+			p, err := tidemark.ParseWhere(d.Models()[0], c.Where)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows, err := d.Find(ctx, p, 0)
+			if err != nil {
+				t.Fatalf("%s: %v", c.Where, err)
+			}
+			got := []string{}
+			for _, r := range rows {
+				got = append(got, r.UID())
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, c.UIDs) {
+				t.Errorf("%s:\n got %v\nwant %v", c.Where, got, c.UIDs)
+			}
+		}
+	})
+}
+
+// TestTimesInSQLite has times as bun writes them, as the Go driver alone does (nine decimals),
+// and as CURRENT_TIMESTAMP does.
+func TestTimesInSQLite(t *testing.T) {
+	t.Parallel()
+	db := openSQLite(t)
+	ctx := context.Background()
+	if _, err := db.NewCreateTable().Model((*Item)(nil)).Exec(ctx); err != nil {
+		t.Fatal(err)
+	}
+	base := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for i, ns := range []int{0, 1, 999, 1000, 1001, 100000000, 120000000, 120000001, 123000000, 123400000, 123450000, 123456000, 123456700, 123456789, 999999999} {
+		due := base.Add(time.Duration(ns))
+		uid := fmt.Sprintf("bun%d", i)
+		if _, err := db.NewInsert().Model(&Item{UID: uid, Due: &due}).Exec(ctx); err != nil {
+			t.Fatal(err)
+		}
+		mustExec(t, db, "INSERT INTO item (uid, due) VALUES (?, ?)", "go"+uid, due.Format("2006-01-02 15:04:05.999999999-07:00"))
+	}
+	mustExec(t, db, "INSERT INTO item (uid, due) VALUES ('now', '2026-03-01 12:00:00')")
+	d := engines[1].driver(t, db, []any{(*Item)(nil)})
+	all, err := tidemark.Where{}.Compile(d.Models()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := d.Find(ctx, all, 0)
+	if err != nil || len(rows) != 31 {
+		t.Fatalf("%d rows, %v", len(rows), err)
+	}
+	for us := -1; us < 123460; us++ {
+		if us > 3 && us < 99998 || us > 100002 && us%1000 > 2 && us < 123399 {
+			continue
+		}
+		at := base.Add(time.Duration(us) * time.Microsecond)
+		for _, w := range []tidemark.Where{{"due": at}, {"due": tidemark.Range{GT: at}}, {"due": tidemark.Range{GTE: at}}, {"due": tidemark.Range{LT: at}}, {"due": tidemark.Range{LTE: at}}} {
+			p, err := w.Compile(d.Models()[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, err := d.Find(ctx, p, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := 0
+			for _, r := range rows {
+				if p.Match(r) {
+					want++
+				}
+			}
+			if len(found) != want {
+				t.Errorf("%s selects %d rows, want %d", p, len(found), want)
+			}
+		}
+	}
+}
