@@ -1,11 +1,16 @@
 package client_test
 
 import (
+	"context"
 	"encoding/json"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/store/memory"
 )
 
 func TestEventsAreApplied(t *testing.T) {
@@ -68,7 +73,7 @@ func TestStaleEventsDoNotTouchAPendingWrite(t *testing.T) { // 51
 	})
 }
 
-func TestAnswerDoesNotOvertakeTheEventBeforeIt(t *testing.T) {
+func TestNewerEventBeforeTheAnswerStays(t *testing.T) {
 	run(t, func(t *testing.T, b *bench) {
 		b.hold(live("u", "old", T0)).script.on(tidemark.MethodUpdate, nil)
 		b.open()
@@ -82,6 +87,73 @@ func TestAnswerDoesNotOvertakeTheEventBeforeIt(t *testing.T) {
 		b.sees("newer")
 		b.pending(0)
 		b.rejections()
+	})
+}
+
+// Of two states with one stamp the later told counts, so the order shows.
+func TestAnswerDoesNotOvertakeTheEventBeforeIt(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		gate := &gatedStore{Store: b.hold(live("u", "old", T0), live("v", "other", T0)).store, gate: make(chan struct{})}
+		b.script.on(tidemark.MethodUpdate, nil)
+		c, err := client.Open(t.Context(), gate, b.pipe, b.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.client = c
+		if b.items, err = client.NewModel[Item](t.Context(), c, "item", nil); err != nil {
+			t.Fatal(err)
+		}
+		b.update("u", "mine")
+		push := b.script.next()
+		gate.shut.Store(true)
+		b.script.event(tidemark.MethodUpdate, live("v", "busy", T1)) // the session is held up by its store
+		synctest.Wait()
+		won := push.won()
+		won.Row = won.Row.With("label", json.RawMessage(`"by event"`))
+		b.script.event(tidemark.MethodUpdate, won)
+		won.Row = won.Row.With("label", json.RawMessage(`"by answer"`))
+		push.reply(won)
+		synctest.Wait()
+		gate.shut.Store(false)
+		close(gate.gate)
+		b.sees("by answer", "busy")
+	})
+}
+
+// gatedStore is a store whose updates wait, while it is shut, for the gate.
+type gatedStore struct {
+	*memory.Store
+	shut atomic.Bool
+	gate chan struct{}
+}
+
+func (g *gatedStore) Update(ctx context.Context, fn func(tidemark.StoreTx) error) error {
+	if g.shut.Load() {
+		<-g.gate
+	}
+	return g.Store.Update(ctx, fn)
+}
+
+func TestNewWritesAreLaterThanAllThatWasSeen(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.script.on(tidemark.MethodCreate, nil)
+		b.open()
+		b.register(nil)
+		seen := tidemark.StampOf(time.Now().Add(30 * time.Second)) // this device's clock is behind
+		b.script.event(tidemark.MethodCreate, live("u", "theirs", seen))
+		b.sees("theirs")
+		b.create("v", "an answer to it")
+		if got := b.script.next().stamp(); got <= seen {
+			t.Errorf("the stamp %v is not after %v", got, seen)
+		}
+		b.script.event(tidemark.MethodCreate, live("w", "forged", tidemark.StampOf(time.Now().AddDate(1000, 0, 0))))
+		b.create("x", "later")
+		b.client.GoOffline()
+		b.create("y", "later")
+		b.client.GoOnline()
+		if got := b.script.next(); got.stamp() > seen+tidemark.Stamp(time.Minute/time.Microsecond) {
+			t.Errorf("a forged stamp carried the clock away to %v", got.stamp())
+		}
 	})
 }
 

@@ -196,6 +196,49 @@ func TestAuthIsAskedForEachAttemptAndRefusalIsShown(t *testing.T) {
 	})
 }
 
+func TestExpiredIdentityConnectsAnew(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		asked := 0
+		b.opts.Auth = func(context.Context) (json.RawMessage, error) { asked++; return json.RawMessage(`{}`), nil }
+		b.open()
+		b.register(nil)
+		b.script.on(tidemark.MethodCreate, func(c *call) {
+			if asked == 1 {
+				c.fail(tidemark.CodeExpired)
+				return
+			}
+			c.accept()
+		})
+		b.create("u", "mine")
+		pass(time.Second)
+		b.pending(0)
+		b.script.on(tidemark.MethodSyncGo, func(c *call) {
+			if asked == 2 {
+				c.fail(tidemark.CodeUnauthenticated)
+				return
+			}
+			c.synced(tidemark.SyncResult{})
+		})
+		if err := b.client.Sync(t.Context()); err != nil || asked != 3 {
+			t.Errorf("asked for a payload %d times, %v", asked, err)
+		}
+		b.rejections()
+	})
+}
+
+func TestServersCallIsAnswered(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.open()
+		b.script.mu.Lock()
+		defer b.script.mu.Unlock()
+		_ = b.script.conn.Send(&tidemark.Message{Kind: tidemark.CallMessage, ID: 7, Event: "whatever"})
+		synctest.Wait()
+		if got := b.script.answers.Load(); got != 1 {
+			t.Errorf("%d answers came", got)
+		}
+	})
+}
+
 func TestStatusTellsTheWholeStory(t *testing.T) {
 	run(t, func(t *testing.T, b *bench) {
 		b.script.on(tidemark.MethodSyncGo, nil)

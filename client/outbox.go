@@ -94,6 +94,8 @@ func (s *session) verdict(ctx context.Context, m tidemark.Mutation, a tidemark.A
 		}
 	}
 	switch {
+	case stranger(err):
+		return err
 	case err == nil:
 		s.pushing.backoff.reset()
 		return s.decided(ctx, m, t)

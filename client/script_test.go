@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -42,13 +43,14 @@ type script struct {
 	t     *testing.T
 	calls chan *call
 
-	mu       sync.Mutex
-	rules    map[string]func(*call) // by service.method, or method
-	conn     tidemark.Conn          // the latest
-	log      []string               // the requests, short
-	hellos   []tidemark.Hello
-	refusal  *tidemark.Error
-	received int
+	answers atomic.Int64 // to the script's own calls
+
+	mu      sync.Mutex
+	rules   map[string]func(*call) // by service.method, or method
+	conn    tidemark.Conn          // the latest
+	log     []string               // the requests, short
+	hellos  []tidemark.Hello
+	refusal *tidemark.Error
 }
 
 // call is one request, to be answered.
@@ -89,6 +91,10 @@ func (sd *side) Receive(m *tidemark.Message) {
 	if sd.c == nil {
 		sd.c = <-sd.conn
 	}
+	if m.Kind == tidemark.AnswerMessage {
+		sd.s.answers.Add(1)
+		return
+	}
 	req, err := tidemark.ParseRequest(m.Args[0])
 	if err != nil {
 		sd.s.t.Errorf("client sent a bad request: %v", err)
@@ -97,7 +103,6 @@ func (sd *side) Receive(m *tidemark.Message) {
 	c := &call{Request: req, msg: m, conn: sd.c}
 	s := sd.s
 	s.mu.Lock()
-	s.received += len(m.Args[0])
 	s.log = append(s.log, c.String())
 	rule := s.rules[req.Name+"."+req.Action]
 	if rule == nil {

@@ -185,7 +185,11 @@ func (s *session) message(ctx context.Context, m *tidemark.Message) error {
 		}
 		return s.answered(ctx, m)
 	case m.Kind == tidemark.CallMessage:
-		s.c.log.Warn("server asked for an answer", "event", m.Event)
+		raw, err := tidemark.Answer{Err: tidemark.NewError(tidemark.CodeMissingMethod, "a client answers no calls")}.MarshalJSON()
+		if err == nil {
+			err = s.link.conn.Send(m.NewAnswer(raw))
+		}
+		return err
 	case len(m.Args) == 0:
 	case m.Event == tidemark.EventService:
 		return s.serviceEvent(m.Args[0])
@@ -212,6 +216,13 @@ func (s *session) answered(ctx context.Context, m *tidemark.Message) error {
 		return f.done(ctx, f.answer, f.err)
 	}
 	return nil
+}
+
+// stranger reports whether err says that the server no longer knows who this is:
+// only a new connection, with a new payload of Options.Auth, can change that.
+func stranger(err error) bool {
+	code := tidemark.CodeOf(err)
+	return code == tidemark.CodeUnauthenticated || code == tidemark.CodeExpired
 }
 
 // errBehind ends a connection whose callbacks do not keep up.

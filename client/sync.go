@@ -189,6 +189,9 @@ func (s *session) syncPiece(sc *scope, round int64, reqs []request) error {
 		if err == nil {
 			r, err = s.c.speak.synced(sc.pred.Schema(), a.Result)
 		}
+		if stranger(err) {
+			return err
+		}
 		if err != nil {
 			s.c.syncFailed(sc, round, err, s.now())
 			return nil

@@ -373,8 +373,7 @@ func TestSyncWaitsForVerdictsAndScopes(t *testing.T) {
 		b.open()
 		b.register(nil)
 		b.create("u", "mine")
-		done := make(chan error, 1)
-		go func() { done <- b.client.Sync(t.Context()) }()
+		done := b.sync()
 		pass(time.Minute)
 		b.client.GoOnline()
 		c := b.script.next()
@@ -393,6 +392,54 @@ func TestSyncWaitsForVerdictsAndScopes(t *testing.T) {
 		}
 		b.pending(0)
 	})
+}
+
+func TestSyncWithoutScopesWaitsForVerdicts(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.script.on(tidemark.MethodCreate, nil)
+		b.open()
+		b.create("u", "mine")
+		b.create("v", "mine")
+		done := b.sync()
+		b.script.next().accept()
+		synctest.Wait()
+		if len(done) > 0 {
+			t.Fatal("Sync returned while a write was pending")
+		}
+		b.create("w", "after the call")
+		b.script.next().accept()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		b.pending(1)
+	})
+}
+
+func TestSyncWaitsForRowsThatTheServerAskedFor(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.hold(live("u", "mine", T1)).script.on(tidemark.MethodCreate, nil)
+		b.open()
+		b.register(nil)
+		b.script.once(tidemark.SyncResult{AddDatabase: []json.RawMessage{json.RawMessage(`{"uid":"u"}`)}})
+		done := b.sync()
+		c := b.script.next()
+		synctest.Wait()
+		if len(done) > 0 {
+			t.Fatal("Sync returned before the server had its row")
+		}
+		c.accept()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// sync calls Sync in the background.
+func (b *bench) sync() <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- b.client.Sync(b.t.Context()) }()
+	synctest.Wait()
+	return done
 }
 
 func TestSyncEndsWithItsContextAndWithTheServersVerdict(t *testing.T) {
