@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/driver/memory"
@@ -204,4 +206,66 @@ func TestSlowHookHoldsUpItsRowOnly(t *testing.T) {
 	if !strings.Contains(events[1], `"title":"1"`) || !strings.Contains(events[2], `"title":"2"`) {
 		t.Errorf("events %q", events)
 	}
+}
+
+// slow is a driver that takes its time after a commit.
+type slow struct {
+	tidemark.Driver
+	gate chan struct{}
+}
+
+func (s *slow) Write(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+	outcomes, err := s.Driver.Write(ctx, ms)
+	if titleOf(ms[0].Data) == `"first"` {
+		<-s.gate
+	}
+	return outcomes, err
+}
+
+// Writers of one row take turns, so that what is committed first is told first; a
+// writer whose time is over leaves the line, and other rows do not wait.
+func TestWritersOfARowTakeTurns(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		db := memory.New(schemas(t)...)
+		d := &slow{Driver: db, gate: make(chan struct{})}
+		b := setupOver(t, db, d, &server.Options{CallTimeout: 5 * time.Second}).shared()
+		write := func(uid, title string, s int) (*client, uint64) {
+			c := b.dial()
+			id := c.send("post", "updateWithMeta", uid, map[string]any{"title": title}, at(s))
+			synctest.Wait()
+			return c, id
+		}
+		first, id1 := write("a", "first", 1)
+		late, id2 := write("a", "late", 2)
+		first.result("post", "findMany", map[string]any{})
+		other, id3 := write("b", "other row", 1)
+		if a := other.answer(id3); a.Err != nil {
+			t.Error(a.Err)
+		}
+		equal(t, titleOf(db.Get("post", "a").Row), `"first"`)
+		if a := late.answer(id2); a.Err == nil || a.Err.Code != tidemark.CodeTimeout {
+			t.Errorf("got %s %v", a.Result, a.Err)
+		}
+		second, id4 := write("a", "second", 3)
+		third, id5 := write("a", "third", 4)
+		close(d.gate)
+		first.answer(id1)
+		second.answer(id4)
+		third.answer(id5)
+		synctest.Wait()
+		var titles []string
+		for _, e := range first.events() {
+			_, tuple, _ := strings.Cut(e, " ")
+			var rm tidemark.RowMeta
+			if err := rm.UnmarshalJSON([]byte(tuple)); err != nil {
+				t.Fatal(err)
+			}
+			titles = append(titles, titleOf(rm.Row))
+		}
+		equalList(t, titles, []string{`"other row"`, `"first"`, `"second"`, `"third"`})
+		if n := b.server.Rows(); n != 0 {
+			t.Errorf("%d rows are still held or waited for", n)
+		}
+	})
 }
