@@ -29,14 +29,14 @@ func TestStoreInMemory(t *testing.T) {
 		}
 		db.SetMaxOpenConns(1)
 		t.Cleanup(func() { _ = db.Close() })
-		return storetest.Harness{Reopen: true, Open: func() (tidemark.Store, error) { return sqlite.Open(t.Context(), db, nil) }}
+		return storetest.Harness{Reopen: true, Serial: true, Open: func() (tidemark.Store, error) { return sqlite.Open(t.Context(), db, nil) }}
 	})
 }
 
 // onFile is a harness whose stores have a handle each, as processes have.
 func onFile(t *testing.T, connections int) storetest.Harness {
 	path := filepath.Join(t.TempDir(), "a file.db")
-	return storetest.Harness{Reopen: true, Another: true, Open: func() (tidemark.Store, error) {
+	return storetest.Harness{Reopen: true, Another: true, Serial: connections == 1, Open: func() (tidemark.Store, error) {
 		db, err := sql.Open("sqlite3", sqlite.DSN(path))
 		if err != nil {
 			return nil, err

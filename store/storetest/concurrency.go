@@ -107,6 +107,31 @@ var concurrencyRules = []Rule{
 				return nil
 			})
 		}},
+	{Name: "concurrency/undisturbed", Says: "an Update neither waits for a View nor is seen by one that runs already", parallel: true,
+		check: func(t *T) {
+			t.declare()
+			t.put(synced("a", `"qty":1`))
+			t.view(func(tx tidemark.StoreTx) error {
+				before, err := tx.Load("k")
+				t.must(err)
+				t.update(func(tx tidemark.StoreTx) error {
+					return errors.Join(tx.Save("k", []byte("v")), tx.Put("item", []tidemark.Record{synced("b", `"qty":1`)}), tx.Enqueue([]tidemark.Mutation{mutation("b")}))
+				})
+				after, err := tx.Load("k")
+				t.must(err)
+				metas, err := tx.Held(t.compile(tidemark.Where{"qty": 1}))
+				t.must(err)
+				ms, err := tx.Outbox(0, 0)
+				t.must(err)
+				if before != nil || after != nil || len(metas) != 1 || len(ms) != 0 {
+					t.fatalf("the View sees what came later: %q, %v, %v", after, metas, ms)
+				}
+				return nil
+			})
+			if got := t.find(nil); len(got) != 2 {
+				t.fatalf("found %v", got)
+			}
+		}},
 	{Name: "concurrency/waiting ends with the context", Says: "an Update that waits for another returns when its ctx ends",
 		check: func(t *T) {
 			t.update(func(tidemark.StoreTx) error {

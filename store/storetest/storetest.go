@@ -31,6 +31,9 @@ type Harness struct {
 	// Another says that Open may be called while the store is open, as another
 	// process would.
 	Another bool
+
+	// Serial says that View and Update wait for one another, as they must on one connection.
+	Serial bool
 }
 
 // Rule is one rule of the contract.
@@ -40,8 +43,8 @@ type Rule struct {
 	// Says is the rule in words; it is printed when the rule is broken.
 	Says string
 
-	check           func(*T)
-	reopen, another bool // what the harness must offer
+	check                     func(*T)
+	reopen, another, parallel bool // what the harness must offer
 }
 
 // Rules returns all rules, by topic.
@@ -74,7 +77,7 @@ type TB interface {
 // Check checks one rule against the store that h opens.
 func Check(t TB, r Rule, h Harness) {
 	t.Helper()
-	if r.reopen && !h.Reopen || r.another && !h.Another {
+	if r.reopen && !h.Reopen || r.another && !h.Another || r.parallel && h.Serial {
 		return
 	}
 	c := &T{TB: t, harness: h, rule: r}
