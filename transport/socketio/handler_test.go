@@ -417,3 +417,27 @@ func idle(b *testing.B, address string) net.Conn {
 	await(`40{"sid"`)
 	return c
 }
+
+func TestOverTLS(t *testing.T) {
+	t.Parallel()
+	var app, client lobby
+	h := socketio.NewHandler(&app, nil)
+	s := httptest.NewTLSServer(h)
+	defer s.Close()
+	defer h.Close()
+	roots := s.Client().Transport.(*http.Transport).TLSClientConfig
+	c, _, err := socketio.NewDialer(s.URL, &socketio.DialOptions{TLS: roots}).Dial(t.Context(), tidemark.Hello{}, &client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Send(bigEvent(t, 3<<20)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the message", func() bool { _, events, _ := app.state(); return len(events) == 1 })
+	c.Close(tidemark.ClosedByClient)
+	waitFor(t, "the goodbye", func() bool { _, _, closed := app.state(); return len(closed) == 1 })
+	app.wantClosed(t, tidemark.ClosedByClient)
+	if _, _, err := socketio.NewDialer(s.URL, nil).Dial(t.Context(), tidemark.Hello{}, &client); !errors.Is(err, tidemark.ErrOffline) {
+		t.Errorf("a certificate that nobody vouches for: %v", err)
+	}
+}
