@@ -108,3 +108,37 @@ func TestSupersededWriteThatALaterOneReplacesIsNotListed(t *testing.T) {
 		b.rejections()
 	})
 }
+
+func TestSupersededWriteIsListedUnlessAllOfItWasReplaced(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		later  client.Patch
+		newer  tidemark.Stamp // than the first write's stamp
+		listed []client.RejectionKind
+	}{
+		{"the later write leaves a column", client.Patch{"score": 1}, 1, []client.RejectionKind{client.Superseded}},
+		{"the later write loses too", client.Patch{"label": "second"}, 10_000_000, []client.RejectionKind{client.Superseded, client.Superseded}},
+		{"the later write replaces it", client.Patch{"label": "second", "score": 1}, 1, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			run(t, func(t *testing.T, b *bench) {
+				b.hold(live("u", "old", T1)).script.on(tidemark.MethodUpdate, nil)
+				b.open()
+				b.update("u", "first")
+				if _, err := b.items.Update(t.Context(), "u", tc.later); err != nil {
+					t.Fatal(err)
+				}
+				c := b.script.next()
+				theirs := state("u", "theirs", T1, c.stamp()+tc.newer, 0)
+				c.reply(theirs)
+				if c = b.script.next(); c.stamp() > theirs.Meta.T() {
+					c.accept()
+				} else {
+					c.reply(theirs)
+				}
+				b.pending(0)
+				b.rejections(tc.listed...)
+			})
+		})
+	}
+}

@@ -1,0 +1,131 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/client"
+	drivermemory "github.com/tidemark-sync/tidemark/driver/memory"
+	"github.com/tidemark-sync/tidemark/server"
+	"github.com/tidemark-sync/tidemark/store/memory"
+	"github.com/tidemark-sync/tidemark/transport/pipe"
+)
+
+type Post struct {
+	UID   string `json:"uid"`
+	Title string `json:"title" tidemark:"index"`
+	Likes int    `json:"likes"`
+}
+
+// exampleServer is a server in the same process; a real program dials one with
+// package socketio.
+func exampleServer() *pipe.Pipe {
+	schema, err := tidemark.NewSchema("post", []tidemark.Field{{Name: "title", Kind: tidemark.Text}, {Name: "likes", Kind: tidemark.Integer}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv, err := server.New(drivermemory.New(schema), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	srv.Service("post").Before(func(_ context.Context, c *server.Call) error {
+		var data Post
+		if err := c.Arg(1, &data); err == nil && data.Title == "" {
+			return tidemark.NewError("untitled", "a post needs a title")
+		}
+		return nil
+	}, tidemark.MethodCreate)
+	return pipe.New(srv, nil)
+}
+
+func Example() {
+	ctx := context.Background()
+	c, err := client.Open(ctx, memory.New(), exampleServer(), &client.Options{Offline: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	posts, err := client.NewModel[Post](ctx, c, "post", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	post, err := posts.Create(ctx, Post{Title: "Hello"}) // durable on the device, no network needed
+	if err != nil {
+		log.Fatal(err)
+	}
+	post, err = posts.Update(ctx, post.UID, client.Patch{"likes": 1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(post.Title, post.Likes, c.Status().State, c.Status().Pending)
+
+	c.GoOnline()
+	if err := c.Sync(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(c.Status().Pending)
+	// Output:
+	// Hello 1 offline 2
+	// 0
+}
+
+func ExampleModel_Watch() {
+	ctx := context.Background()
+	c, err := client.Open(ctx, memory.New(), nil, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	posts, err := client.NewModel[Post](ctx, c, "post", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for list, err := range posts.Watch(ctx, tidemark.Where{"title": "Hello"}, nil) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(len(list), "posts")
+		if len(list) == 1 {
+			break
+		}
+		if _, err := posts.Create(ctx, Post{Title: "Hello"}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	// Output:
+	// 0 posts
+	// 1 posts
+}
+
+func ExampleClient_Rejections() {
+	ctx := context.Background()
+	c, err := client.Open(ctx, memory.New(), exampleServer(), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	posts, err := client.NewModel[Post](ctx, c, "post", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := posts.Create(ctx, Post{}); err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Sync(ctx); err != nil {
+		log.Fatal(err)
+	}
+	rejections, err := c.Rejections(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, r := range rejections {
+		fmt.Println(r.Kind, r.Code, r.Message)
+		if err := c.Discard(ctx, r.ID); err != nil {
+			log.Fatal(err)
+		}
+	}
+	// Output: rejected untitled a post needs a title
+}
