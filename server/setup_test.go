@@ -173,7 +173,7 @@ func (c *client) wake() {
 // until waits until cond, called under the lock, holds.
 func (c *client) until(what string, cond func() bool) {
 	c.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		c.mu.Lock()
 		ok, changed := cond(), c.changed
@@ -307,7 +307,7 @@ func (c *client) events() []string {
 func (c *client) sync(model string, where, dict any) tidemark.SyncResult {
 	c.t.Helper()
 	var r tidemark.SyncResult
-	if err := json.Unmarshal([]byte(c.result("sync", "go", model, where, dict)), &r); err != nil {
+	if err := r.UnmarshalJSON([]byte(c.result("sync", "go", model, where, dict))); err != nil {
 		c.t.Fatal(err)
 	}
 	return r
