@@ -249,9 +249,17 @@ func TestWhatIsGoneCannotBeEdited(t *testing.T) {
 
 func TestPostgreSQLServes(t *testing.T) {
 	t.Parallel()
-	dsn := pgtest.DSN(t)
-	dir := t.TempDir()
-	p := start(t, dir, "-db", dsn)
+	// The role of the tests is called as the driver's schema, tidemark, which
+	// PostgreSQL would therefore put before public as soon as it exists.
+	at, err := url.Parse(pgtest.DSN(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := at.Query()
+	options.Set("search_path", "public")
+	at.RawQuery = options.Encode()
+	dsn := at.String()
+	p := start(t, t.TempDir(), "-db", dsn)
 	post(t, p.a+"/list/add", url.Values{"text": {"Groceries"}})
 	eventually(t, p.b+"/", "Groceries")
 	eventually(t, p.a+"/", "Synced")
