@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -318,37 +319,23 @@ func BenchmarkBulk(b *testing.B) {
 	})
 }
 
-// BenchmarkPages stores 100,000 rows as a first sync does: by pages of 1,000,
-// each of which reads the records and pending writes before.
+// BenchmarkPages stores 100,000 rows as a first sync does: by pages, each of which
+// reads the records and pending writes before.
 func BenchmarkPages(b *testing.B) {
 	ps := makePosts(many)
-	b.Run("store", func(b *testing.B) {
-		recs := records(ps)
-		for b.Loop() {
-			b.StopTimer()
-			s := benchStore(b, "NORMAL")
-			b.StartTimer()
-			for at := 0; at < many; at += 1000 {
-				page := recs[at : at+1000]
-				uids := make([]string, len(page))
-				for i := range page {
-					uids[i] = page[i].UID
-				}
-				err := s.Update(context.Background(), func(tx tidemark.StoreTx) error {
-					if _, err := tx.Records("post", uids); err != nil {
-						return err
-					}
-					if _, err := tx.Pending("post", uids); err != nil {
-						return err
-					}
-					return tx.Put("post", page)
-				})
-				if err != nil {
-					b.Fatal(err)
+	recs := records(ps)
+	for _, size := range []int{1000, 5000} {
+		b.Run(fmt.Sprintf("store/%d", size), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				s := benchStore(b, "NORMAL")
+				b.StartTimer()
+				for page := range slices.Chunk(recs, size) {
+					storePage(b, s, page)
 				}
 			}
-		}
-	})
+		})
+	}
 	b.Run("limit", func(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
@@ -357,6 +344,25 @@ func BenchmarkPages(b *testing.B) {
 			fillBare(b, db, ps)
 		}
 	})
+}
+
+func storePage(b *testing.B, s *sqlite.Store, page []tidemark.Record) {
+	uids := make([]string, len(page))
+	for i := range page {
+		uids[i] = page[i].UID
+	}
+	err := s.Update(context.Background(), func(tx tidemark.StoreTx) error {
+		if _, err := tx.Records("post", uids); err != nil {
+			return err
+		}
+		if _, err := tx.Pending("post", uids); err != nil {
+			return err
+		}
+		return tx.Put("post", page)
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
 }
 
 // BenchmarkOpen opens a file of 100,000 rows.

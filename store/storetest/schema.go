@@ -98,6 +98,9 @@ var schemaRules = []Rule{
 			t.put(synced("a", `"name":"n","qty":1`))
 			first, second := t.store, t.open()
 			t.must(second.Declare(t.Context(), mustSchema("item", tidemark.Field{Name: "name", Kind: tidemark.Text, Indexed: true})))
+			if got := t.find(tidemark.Where{"qty": 1}); !slices.Equal(got, []string{"a"}) {
+				t.fatalf("found %v, want [a]", got)
+			}
 			t.put(synced("b", `"name":"n","qty":1`))
 			for _, s := range []tidemark.Store{first, second} {
 				t.store = s
@@ -112,6 +115,9 @@ var schemaRules = []Rule{
 			}
 			t.must(second.Declare(t.Context(), mustSchema("another")))
 			t.store = first
+			if got := t.findOf(mustSchema("another"), nil); len(got) != 0 {
+				t.fatalf("found %v", got)
+			}
 			t.must(first.Update(t.Context(), func(tx tidemark.StoreTx) error {
 				return tx.Put("another", []tidemark.Record{synced("x", "")})
 			}))
