@@ -23,6 +23,7 @@ type reconciliation struct {
 	setup   *setup
 	call    *Call // of sync.go itself
 	entries []tidemark.ClientEntry
+	index   map[string]int // of entries, by uid
 
 	find     *Call               // of findMany, for the hooks around it
 	selects  *tidemark.Predicate // the where, as the hooks narrowed it
@@ -85,40 +86,39 @@ func (s *Server) newReconciliation(ctx context.Context, c *Call) (*reconciliatio
 	if isNull(c.arg(1)) {
 		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "the where is missing")
 	}
-	entries, err := parseDictionary(c.arg(2))
-	if err != nil {
+	r := &reconciliation{server: s, ctx: ctx, svc: svc, setup: svc.setup.Load(), call: c}
+	if err := r.parse(c.arg(2)); err != nil {
 		return nil, err
 	}
-	r := &reconciliation{server: s, ctx: ctx, svc: svc, setup: svc.setup.Load(), call: c, entries: entries}
 	r.find = &Call{Service: name, Method: tidemark.MethodFindMany, Args: slices.Clone(c.Args[1:2]), Caller: c.Caller, Session: c.Session, Server: s}
 	return r, nil
 }
 
 func isNull(raw []byte) bool { return string(bytes.TrimSpace(raw)) == "null" }
 
-// parseDictionary reads the client's metadata: an object of entries by uid.
-func parseDictionary(raw []byte) ([]tidemark.ClientEntry, error) {
+// parse reads the client's metadata, the dictionary: an object of entries by uid.
+func (r *reconciliation) parse(raw []byte) error {
 	if isNull(raw) {
-		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "the dictionary is missing")
+		return tidemark.NewError(tidemark.CodeInvalidRequest, "the dictionary is missing")
 	}
-	var entries []tidemark.ClientEntry
-	seen := make(map[string]struct{}, len(raw)/150)
+	const usual = 100 // bytes of an entry
+	r.index = make(map[string]int, len(raw)/usual)
 	err := tidemark.EachMember(raw, func(uid string, value []byte) error {
 		if err := tidemark.CheckUID(uid); err != nil {
 			return err
 		}
-		if _, twice := seen[uid]; twice {
+		if _, twice := r.index[uid]; twice {
 			return tidemark.NewError(tidemark.CodeInvalidRequest, "an entry stands twice")
 		}
-		seen[uid] = struct{}{}
 		e, err := tidemark.ParseClientEntry(uid, value)
-		entries = append(entries, e)
+		r.index[uid] = len(r.entries)
+		r.entries = append(r.entries, e)
 		return err
 	})
 	if err != nil {
-		return nil, tidemark.Wrap(err, tidemark.CodeInvalidRequest, "the dictionary is not an object of metadata by uid: %s", tidemark.WireError(err).Message)
+		return tidemark.Wrap(err, tidemark.CodeInvalidRequest, "the dictionary is not an object of metadata by uid: %s", tidemark.WireError(err).Message)
 	}
-	return entries, nil
+	return nil
 }
 
 // narrow runs the before-hooks of findMany, which may narrow the where or refuse.
@@ -225,16 +225,12 @@ const maxAdopt = 1000
 // adopt gives metadata to the selected rows of the given indexes, but for those of which the
 // client has an entry: that is newer than nothing. Rows that changed meanwhile are taken as they now are.
 func (r *reconciliation) adopt(snap *tidemark.Snapshot, bare []int) error {
-	known := make(map[string]struct{}, len(r.entries))
-	for i := range r.entries {
-		known[r.entries[i].Meta.UID] = struct{}{}
-	}
 	now := tidemark.StampOf(r.server.opts.Now())
 	var ms []tidemark.Mutation
 	var at []int
 	for _, i := range bare {
 		uid := snap.Selected[i].Row.UID()
-		if _, ok := known[uid]; !ok {
+		if _, known := r.index[uid]; !known {
 			ms = append(ms, tidemark.Mutation{Model: r.svc.name, UID: uid, Op: tidemark.Adopt, Stamp: now})
 			at = append(at, i)
 		}
@@ -262,15 +258,11 @@ func (r *reconciliation) compare(snap *tidemark.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	entries := make(map[string]int, len(r.entries))
-	for i := range r.entries {
-		entries[r.entries[i].Meta.UID] = i
-	}
 	met := make([]bool, len(r.entries))
 	for _, rm := range snap.Selected {
 		uid := rm.Row.UID()
 		d := tidemark.Drifted{Selected: true, Present: true, Server: rm.Meta}
-		if i, ok := entries[uid]; ok {
+		if i, ok := r.index[uid]; ok {
 			d.Client, met[i] = &r.entries[i], true
 		}
 		if left != nil {
@@ -398,10 +390,6 @@ func (r *reconciliation) tellOutside() error {
 	if err != nil {
 		return err
 	}
-	stamps := make(map[string]tidemark.Stamp, len(r.outside))
-	for i := range r.entries {
-		stamps[r.entries[i].Meta.UID] = r.entries[i].Meta.T()
-	}
 	for _, rm := range r.outside {
 		visible := r.readable.Match(rm.Row)
 		if left != nil {
@@ -412,7 +400,10 @@ func (r *reconciliation) tellOutside() error {
 			r.result.UpdateClient = append(r.result.UpdateClient, rm)
 			continue
 		}
-		at := max(stamps[rm.Meta.UID], rm.Meta.T())
+		at := rm.Meta.T()
+		if i, ok := r.index[rm.Meta.UID]; ok {
+			at = max(at, r.entries[i].Meta.T())
+		}
 		r.result.DeleteClient = append(r.result.DeleteClient, tidemark.Deletion{UID: rm.Meta.UID, At: at})
 	}
 	return nil
