@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
@@ -145,30 +146,26 @@ func (s *session) refused(ctx context.Context, m tidemark.Mutation, e *tidemark.
 // transaction. When m is no longer there (the model was reset) nothing is done.
 func (s *session) conclude(ctx context.Context, m tidemark.Mutation, fn func(w *work, r *tidemark.Record, later []tidemark.Mutation) error) error {
 	return s.c.commit(ctx, func(w *work) error {
-		pending, err := w.tx.Pending(m.Model, []string{m.UID})
-		if err != nil {
-			return err
-		}
-		at := -1
-		for i := range pending {
-			if pending[i].N == m.N {
-				at = i
-			}
-		}
-		if at < 0 {
-			return nil
-		}
 		recs, err := w.tx.Records(m.Model, []string{m.UID})
 		if err != nil {
 			return err
 		}
-		if err := fn(w, &recs[0], pending[at+1:]); err != nil {
+		pending, err := w.pendingOf(m.Model, recs)
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(pending[m.UID], func(p tidemark.Mutation) bool { return p.N == m.N })
+		if at < 0 {
+			return nil
+		}
+		if err := fn(w, &recs[0], pending[m.UID][at+1:]); err != nil {
 			return err
 		}
 		if err := w.dequeue([]int64{m.N}); err != nil {
 			return err
 		}
-		return w.settle(m.Model, recs)
+		pending[m.UID] = slices.Delete(pending[m.UID], at, at+1)
+		return w.settle(m.Model, recs, pending)
 	})
 }
 

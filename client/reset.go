@@ -78,7 +78,7 @@ func (w *work) drop(model string, uids map[string]bool) error {
 	for i := range recs {
 		recs[i].Base, recs[i].Meta = nil, tidemark.Meta{}
 	}
-	return w.settle(model, recs)
+	return w.settle(model, recs, nil)
 }
 
 // resync has the model's scopes synchronised afresh. What is under way was asked

@@ -310,7 +310,7 @@ func (w *work) applyStates(model string, states []tidemark.RowMeta, wanted func(
 			touched[t.Meta.UID] = true
 		}
 	}
-	return w.settle(model, only(recs, touched))
+	return w.resettle(model, only(recs, touched))
 }
 
 func only(recs []tidemark.Record, uids map[string]bool) []tidemark.Record {

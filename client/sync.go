@@ -286,7 +286,7 @@ func (w *work) applyDeletions(model string, deletions []tidemark.Deletion) error
 			touched[d.UID] = true
 		}
 	}
-	return w.settle(model, only(recs, touched))
+	return w.resettle(model, only(recs, touched))
 }
 
 // restore queues rows that the server asked for, with their own stamps, before
@@ -302,11 +302,7 @@ func (w *work) restore(model string, lost map[string]tidemark.Op) error {
 		return err
 	}
 	recs = slices.DeleteFunc(recs, func(r tidemark.Record) bool { return r.Base == nil })
-	uids := make([]string, len(recs))
-	for i := range recs {
-		uids[i] = recs[i].UID
-	}
-	pending, err := w.pendingOf(model, uids)
+	pending, err := w.pendingOf(model, recs)
 	if err != nil {
 		return err
 	}
@@ -327,7 +323,11 @@ func (w *work) restore(model string, lost map[string]tidemark.Op) error {
 	if err := w.enqueue(ms); err != nil {
 		return err
 	}
-	return w.settle(model, recs)
+	clear(pending)
+	for _, m := range ms {
+		pending[m.UID] = append(pending[m.UID], m)
+	}
+	return w.settle(model, recs, pending)
 }
 
 // anew returns the writes that make the server's state what the record's base is.

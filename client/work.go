@@ -88,19 +88,42 @@ func (w *work) records(model string, uids []string) (map[string]*tidemark.Record
 	return byUID, recs, nil
 }
 
-// settle stores records whose Base, Meta or pending writes have changed: the one
-// place where a visible row is computed.
-func (w *work) settle(model string, recs []tidemark.Record) error {
-	if len(recs) == 0 {
-		return nil
-	}
-	uids := make([]string, len(recs))
+// pendings are the mutations in the outbox of some rows, by uid, in their order.
+type pendings map[string][]tidemark.Mutation
+
+// pendingOf reads the pending writes of those of the records that have some.
+func (w *work) pendingOf(model string, recs []tidemark.Record) (pendings, error) {
+	var uids []string
 	for i := range recs {
-		uids[i] = recs[i].UID
+		if recs[i].Pending > 0 {
+			uids = append(uids, recs[i].UID)
+		}
 	}
-	pending, err := w.pendingOf(model, uids)
+	out := pendings{}
+	if len(uids) == 0 {
+		return out, nil
+	}
+	ms, err := w.tx.Pending(model, uids)
+	for _, m := range ms {
+		out[m.UID] = append(out[m.UID], m)
+	}
+	return out, err
+}
+
+// resettle settles records whose pending writes are as they were.
+func (w *work) resettle(model string, recs []tidemark.Record) error {
+	pending, err := w.pendingOf(model, recs)
 	if err != nil {
 		return err
+	}
+	return w.settle(model, recs, pending)
+}
+
+// settle stores records whose Base, Meta or pending writes have changed: the one
+// place where a visible row is computed.
+func (w *work) settle(model string, recs []tidemark.Record, pending pendings) error {
+	if len(recs) == 0 {
+		return nil
 	}
 	for i := range recs {
 		r := &recs[i]
@@ -112,18 +135,6 @@ func (w *work) settle(model string, recs []tidemark.Record) error {
 		}
 	}
 	return w.tx.Put(model, recs)
-}
-
-func (w *work) pendingOf(model string, uids []string) (map[string][]tidemark.Mutation, error) {
-	ms, err := w.tx.Pending(model, uids)
-	if err != nil || len(ms) == 0 {
-		return nil, err
-	}
-	byUID := make(map[string][]tidemark.Mutation)
-	for _, m := range ms {
-		byUID[m.UID] = append(byUID[m.UID], m)
-	}
-	return byUID, nil
 }
 
 // enqueue appends to the outbox; it sets the numbers of ms. They are counted at
@@ -159,9 +170,13 @@ func (w *work) writeRow(model, uid string, fn func(visible tidemark.Row, now tid
 	if err != nil {
 		return nil, err
 	}
-	newest, err := w.newest(model, &recs[0])
+	pending, err := w.pendingOf(model, recs)
 	if err != nil {
 		return nil, err
+	}
+	newest := recs[0].Meta.T()
+	for _, m := range pending[uid] {
+		newest = max(newest, m.Stamp)
 	}
 	m, err := fn(recs[0].Row, w.c.stampAfter(newest))
 	if err != nil {
@@ -170,24 +185,11 @@ func (w *work) writeRow(model, uid string, fn func(visible tidemark.Row, now tid
 	if err := w.saveClock(m.Stamp); err != nil {
 		return nil, err
 	}
-	if err := w.enqueue([]tidemark.Mutation{m}); err != nil {
+	ms := []tidemark.Mutation{m}
+	if err := w.enqueue(ms); err != nil {
 		return nil, err
 	}
-	if err := w.settle(model, recs); err != nil {
-		return nil, err
-	}
-	return recs[0].Row, nil
-}
-
-// newest returns the newest stamp that the record's row has or will get.
-func (w *work) newest(model string, r *tidemark.Record) (tidemark.Stamp, error) {
-	newest := r.Meta.T()
-	if r.Pending == 0 {
-		return newest, nil
-	}
-	pending, err := w.tx.Pending(model, []string{r.UID})
-	for _, m := range pending {
-		newest = max(newest, m.Stamp)
-	}
-	return newest, err
+	pending[uid] = append(pending[uid], ms...)
+	err = w.settle(model, recs, pending)
+	return recs[0].Row, err
 }
