@@ -10,7 +10,7 @@
 //
 // and a client
 //
-//	store, err := sqlite.Open(ctx, db)          // the device's own file
+//	store, err := sqlite.Open(ctx, db, nil)     // the device's own file
 //	c, err := client.Open(ctx, store, socketio.NewDialer("http://localhost:8000", nil), nil)
 //	posts, err := client.NewModel[Post](ctx, c, "post")
 //

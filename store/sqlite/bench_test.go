@@ -66,7 +66,10 @@ func records(ps []post) []tidemark.Record {
 }
 
 func benchStore(b *testing.B, level string) *sqlite.Store {
-	dsn := strings.ReplaceAll(sqlite.DSN(filepath.Join(b.TempDir(), "bench.db")), "=FULL", "="+level)
+	dsn := sqlite.DSN(filepath.Join(b.TempDir(), "bench.db"))
+	if level == "NORMAL" {
+		dsn = sqlite.DSNNormal(filepath.Join(b.TempDir(), "bench.db"))
+	}
 	db, err := sql.Open("sqlite3", dsn)
 	if err != nil {
 		b.Fatal(err)

@@ -34,15 +34,19 @@ CREATE TABLE tidemark_entries (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOU
 // statements. It does not set the journal mode: that is a property of the
 // file, which Open sets to WAL only once it knows that the file is Tidemark's.
 //
-// Add "&_synchronous=NORMAL" and set [Options].AllowNormal to trade the last
-// writes before a power failure for speed. A database in memory needs
-// db.SetMaxOpenConns(1).
-func DSN(path string) string {
+// A database in memory needs db.SetMaxOpenConns(1).
+func DSN(path string) string { return dsn(path, "FULL") }
+
+// DSNNormal is [DSN] with synchronous=NORMAL, which trades the last writes before
+// a power failure for speed. It goes with [Options].AllowNormal.
+func DSNNormal(path string) string { return dsn(path, "NORMAL") }
+
+func dsn(path, synchronous string) string {
 	name := "file::memory:"
 	if path != ":memory:" {
 		name = "file:" + (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath()
 	}
-	return name + "?_busy_timeout=5000&_foreign_keys=1&_stmt_cache_size=64&_synchronous=FULL"
+	return name + "?_busy_timeout=5000&_foreign_keys=1&_stmt_cache_size=64&_synchronous=" + synchronous
 }
 
 // Create makes an empty file at path that only its owner may read and write
@@ -150,7 +154,7 @@ func checkSettings(ctx context.Context, c *session, o *Options, memory bool, con
 	case memory && connections != 1:
 		return setting("a database in memory is one connection's own; call db.SetMaxOpenConns(1)")
 	case !memory && level < wanted:
-		return setting("synchronous is %d; set FULL for every connection, with _synchronous=FULL in the data source name (see sqlite.DSN), or NORMAL and Options.AllowNormal", level)
+		return setting("synchronous is %d; set FULL for every connection, with _synchronous=FULL in the data source name (see sqlite.DSN), or NORMAL (sqlite.DSNNormal) and Options.AllowNormal", level)
 	}
 	return nil
 }

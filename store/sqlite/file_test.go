@@ -229,7 +229,7 @@ func TestHandlesThatAreNotSetUpAreRefused(t *testing.T) {
 		want    string // in the error; "" for none
 	}{
 		"no settings":     {"%s", nil, "_synchronous=FULL"},
-		"normal":          {"%s?_synchronous=NORMAL", nil, "AllowNormal"},
+		"normal":          {strings.Replace(sqlite.DSNNormal("PATH"), "PATH", "%s", 1), nil, "AllowNormal"},
 		"normal, allowed": {"%s?_synchronous=NORMAL", &sqlite.Options{AllowNormal: true}, ""},
 		"off":             {"%s?_synchronous=OFF", &sqlite.Options{AllowNormal: true}, "synchronous is 0"},
 		"no waiting":      {"%s?_synchronous=FULL&_busy_timeout=0", nil, "_busy_timeout=5000"},
