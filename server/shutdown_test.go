@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -173,4 +174,30 @@ func TestNewRefuses(t *testing.T) {
 	if _, err := server.New(named("x"), &server.Options{MaxDrift: -time.Second}); err == nil {
 		t.Error("a negative MaxDrift")
 	}
+}
+
+// A session that a connect listener refuses has none of its calls executed,
+// whether they came before or after the refusal.
+func TestCallsOfARefusedSession(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	gate := make(chan struct{})
+	b.server.OnConnect(func(context.Context, *server.Session) error { <-gate; return errors.New("who are you?") })
+	if _, err := b.server.Handle("util", server.Methods{"m": func(context.Context, *server.Call) (any, error) {
+		t.Error("a call of a refused session was executed")
+		return nil, nil
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	var l line
+	b.server.Offer(t.Context(), &l)
+	l.call(t, 1, `{"name":"util","action":"m","args":[]}`)
+	close(gate)
+	poll(t, "the close", func() bool { return len(l.noted()) > 0 })
+	for range 100 {
+		l.call(t, 2, `{"name":"util","action":"m","args":[]}`)
+		runtime.Gosched()
+	}
+	b.server.Close()
+	equalList(t, l.noted()[:1], []string{"close server namespace disconnect"})
 }
