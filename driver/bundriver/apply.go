@@ -50,7 +50,7 @@ func (t *tx) apply(ctx context.Context, r *run, outs []tidemark.Outcome) error {
 // writes the metadata of the mutations that win, returns it by uid, and locks that
 // of the others. nil means that nothing is decided yet.
 func (t *tx) claim(ctx context.Context, r *run) (map[string]tidemark.Meta, error) {
-	statement := t.d.dialect.claim(t.d.metadata, r.op)
+	statement := t.d.dialect.claim(t.d.metadata, r.op, len(r.items))
 	if statement == "" {
 		return nil, nil
 	}
@@ -62,7 +62,7 @@ func (t *tx) claim(ctx context.Context, r *run) (map[string]tidemark.Meta, error
 	for i, it := range r.items {
 		entries[i] = entry{it.uid, []json.RawMessage{it.stamp.AppendJSON(nil)}}
 	}
-	batch := appendBatch(nil, t.d.dialect, t.d.dialect.batch(stamp), stamp, entries)
+	batch := appendBatch(nil, t.d.dialect, t.d.dialect.batch(stamp, len(entries)), stamp, entries)
 	won := make(map[string]tidemark.Meta, len(r.items))
 	rd := newReader(nil, 4)
 	err := t.query(ctx, rd, r.model, func() error {
@@ -77,7 +77,7 @@ func (t *tx) claim(ctx context.Context, r *run) (map[string]tidemark.Meta, error
 func (t *tx) read(ctx context.Context, r *run) ([]state, error) {
 	d := t.d.dialect
 	statement := "SELECT x.u, o.model, m.uid, " + d.readMeta("created_at") + ", " + d.readMeta("updated_at") + ", " + d.readMeta("deleted_at") + ", " + r.model.selected +
-		" FROM " + d.list(1) + " LEFT JOIN " + d.uids() + " o ON o.uid = x.u LEFT JOIN " + t.d.metadata + " m ON m.uid = x.u LEFT JOIN " + r.model.from + ` t ON t."uid" = x.u`
+		" FROM " + d.list(1, len(r.items)) + " LEFT JOIN " + d.uids() + " o ON o.uid = x.u LEFT JOIN " + t.d.metadata + " m ON m.uid = x.u LEFT JOIN " + r.model.from + ` t ON t."uid" = x.u`
 	at := make(map[string]int, len(r.items))
 	for i := range r.items {
 		at[r.items[i].uid] = i
@@ -147,7 +147,7 @@ func (t *tx) own(ctx context.Context, m *model, entries []entry) error {
 		return nil
 	}
 	d := t.d.dialect
-	src := d.batch(nil)
+	src := d.batch(nil, len(entries))
 	n, err := t.affect(ctx, m, "INSERT INTO "+d.uids()+" (uid, model) SELECT "+src.uid+", "+d.placeholder(2)+" FROM "+src.from+
 		" WHERE true ON CONFLICT (uid) DO NOTHING", string(appendBatch(nil, d, src, nil, entries)), m.name)
 	if err == nil && n < len(entries) {
@@ -163,7 +163,7 @@ func (t *tx) writeMeta(ctx context.Context, entries []entry, fresh bool) error {
 		return nil
 	}
 	d := t.d.dialect
-	src := d.batch(metaTimes)
+	src := d.batch(metaTimes, len(entries))
 	conflict := "DO UPDATE SET created_at = EXCLUDED.created_at, updated_at = EXCLUDED.updated_at, deleted_at = EXCLUDED.deleted_at"
 	if fresh {
 		conflict = "DO NOTHING"
@@ -205,7 +205,7 @@ func (t *tx) put(ctx context.Context, r *run, states []state) (map[string]tidema
 	if len(remove) == 0 {
 		return after, nil
 	}
-	_, err := t.affect(ctx, r.model, "DELETE FROM "+r.model.from+` WHERE "uid" IN (SELECT x.u FROM `+t.d.dialect.list(1)+")", string(appendList(nil, remove)))
+	_, err := t.affect(ctx, r.model, "DELETE FROM "+r.model.from+` WHERE "uid" IN (SELECT x.u FROM `+t.d.dialect.list(1, len(remove))+")", string(appendList(nil, remove)))
 	return after, err
 }
 
@@ -215,7 +215,7 @@ func (t *tx) store(ctx context.Context, r *run, statement func(*run, source) str
 		return nil
 	}
 	d := t.d.dialect
-	src := d.batch(r.columns)
+	src := d.batch(r.columns, len(entries))
 	n := 0
 	rd := newReader(r.model, 0)
 	err := t.query(ctx, rd, r.model, func() error {

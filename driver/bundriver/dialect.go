@@ -23,10 +23,10 @@ type dialect interface {
 	uids() string
 	// placeholder is the n-th bound value, from 1.
 	placeholder(n int) string
-	// list is a source x with the column u: the texts of a JSON array, bound as the n-th value.
-	list(n int) string
-	// batch is a source x of rows, bound as a JSON text in the first value.
-	batch(columns []*column) source
+	// list is a source x with the column u: count texts in a JSON array, bound as the n-th value.
+	list(n, count int) string
+	// batch is a source x of count rows, bound as a JSON text in the first value.
+	batch(columns []*column, count int) source
 	// appendValue appends a canonical JSON value in the form that a batch has for it.
 	appendValue(b []byte, c *column, raw json.RawMessage) []byte
 	// readMeta is a metadata column of table m in a select list.
@@ -46,10 +46,10 @@ type dialect interface {
 	checkNow() string
 	// lock locks the metadata of a list of uids (see list), in one order for all; ""
 	// where a transaction has the database to itself.
-	lock(metadata string) string
+	lock(metadata string, count int) string
 	// claim decides and writes the metadata of a batch of writes in one conditional
 	// statement; "" where a transaction has the database to itself.
-	claim(metadata string, op tidemark.Op) string
+	claim(metadata string, op tidemark.Op, count int) string
 	// translate makes the database's error one of ours.
 	translate(err error, m *model) error
 }

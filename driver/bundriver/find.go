@@ -69,7 +69,7 @@ func (d *Driver) snapshotStatement(m *model, p *tidemark.Predicate, uids []strin
 		return statement, cl.args
 	}
 	cl.bind(string(appendList(nil, uids)))
-	return statement + " UNION ALL SELECT 2, " + columns + " FROM (SELECT DISTINCT x.u FROM " + di.list(len(cl.args)) + ") AS x LEFT JOIN " + m.from + ` t ON t."uid" = x.u` + meta("x.u") +
+	return statement + " UNION ALL SELECT 2, " + columns + " FROM (SELECT DISTINCT x.u FROM " + di.list(len(cl.args), len(uids)) + ") AS x LEFT JOIN " + m.from + ` t ON t."uid" = x.u` + meta("x.u") +
 		` WHERE (t."uid" IS NOT NULL OR m.uid IS NOT NULL) AND (t."uid" IS NULL OR (` + where + ") IS NOT TRUE)", cl.args
 }
 

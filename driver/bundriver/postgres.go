@@ -46,11 +46,20 @@ func (postgres) uids() string { return `"tidemark"."uids"` }
 
 func (postgres) placeholder(n int) string { return "CAST($" + strconv.Itoa(n) + " AS text)" }
 
-func (p postgres) list(n int) string {
-	return "json_array_elements_text(" + p.placeholder(n) + "::json) AS x(u)"
+func (p postgres) list(n, count int) string {
+	return one("json_array_elements_text("+p.placeholder(n)+"::json) AS x(u)", count)
 }
 
-func (p postgres) batch(columns []*column) source {
+// one tells the planner when a source has one row. It takes any for a hundred, and for
+// a hundred rows it reads whole tables of some thousands.
+func one(source string, count int) string {
+	if count == 1 {
+		return "(SELECT * FROM " + source + " LIMIT 1) AS x"
+	}
+	return source
+}
+
+func (p postgres) batch(columns []*column, count int) source {
 	s := source{uid: "x.u", object: true}
 	types := []string{"u text"}
 	for i, c := range columns {
@@ -80,7 +89,7 @@ func (p postgres) batch(columns []*column) source {
 		types = append(types, name+" "+typ)
 		s.columns = append(s.columns, expr)
 	}
-	s.from = "json_to_recordset(" + p.placeholder(1) + "::json) AS x(" + strings.Join(types, ", ") + ")"
+	s.from = one("json_to_recordset("+p.placeholder(1)+"::json) AS x("+strings.Join(types, ", ")+")", count)
 	return s
 }
 
@@ -186,8 +195,8 @@ func (postgres) begin() string { return "BEGIN ISOLATION LEVEL READ COMMITTED RE
 
 func (postgres) checkNow() string { return "SET CONSTRAINTS ALL IMMEDIATE" }
 
-func (p postgres) lock(metadata string) string {
-	return "SELECT uid FROM " + metadata + " WHERE uid IN (SELECT u FROM " + p.list(1) + ") ORDER BY uid FOR UPDATE"
+func (p postgres) lock(metadata string, count int) string {
+	return "SELECT uid FROM " + metadata + " WHERE uid IN (SELECT u FROM " + p.list(1, count) + ") ORDER BY uid FOR UPDATE"
 }
 
 // stampOfMeta is T of the metadata m, to the letter of [tidemark.Meta.T] and
@@ -198,7 +207,7 @@ const stampOfMeta = `CASE coalesce(m.deleted_at, m.updated_at, m.created_at) WHE
 // claim restates of Decide what it does to metadata when the write wins. It must
 // be in the statement: a decision on metadata that was read before could be
 // overtaken. Metadata that is not returned is locked none the less.
-func (p postgres) claim(metadata string, op tidemark.Op) string {
+func (p postgres) claim(metadata string, op tidemark.Op, count int) string {
 	column, set, operator := "created_at", "created_at = EXCLUDED.created_at, updated_at = NULL, deleted_at = NULL", "<"
 	switch op {
 	case tidemark.Update:
@@ -206,7 +215,7 @@ func (p postgres) claim(metadata string, op tidemark.Op) string {
 	case tidemark.Delete:
 		column, set, operator = "deleted_at", "deleted_at = EXCLUDED.deleted_at", "<="
 	}
-	src := p.batch(metaTimes[:1])
+	src := p.batch(metaTimes[:1], count)
 	return `WITH x AS MATERIALIZED (SELECT ` + src.uid + ` AS u, ` + src.columns[0] + ` AS s FROM ` + src.from + `),
 	fresh AS (INSERT INTO ` + p.uids() + ` (uid, model) SELECT x.u, CAST($2 AS text) FROM x ORDER BY x.u ON CONFLICT (uid) DO NOTHING RETURNING uid),
 	mine AS (SELECT uid FROM fresh UNION ALL SELECT o.uid FROM ` + p.uids() + ` o JOIN x ON o.uid = x.u WHERE o.model = CAST($2 AS text))

@@ -37,7 +37,6 @@ type (
 		ID            *string         `bun:"id,type:uuid"`
 		Day           *time.Time      `bun:"day,type:date"`
 		Tod           *string         `bun:"tod,type:time"`
-		Shown         string          `bun:"shown,scanonly"`
 	}
 	List struct {
 		bun.BaseModel `bun:"table:list"`

@@ -42,11 +42,11 @@ func (sqlite) uids() string { return `"tidemark_uids"` }
 
 func (sqlite) placeholder(n int) string { return "?" + strconv.Itoa(n) }
 
-func (s sqlite) list(n int) string {
+func (s sqlite) list(n, _ int) string {
 	return "(SELECT value AS u FROM json_each(" + s.placeholder(n) + ")) AS x"
 }
 
-func (s sqlite) batch(columns []*column) source {
+func (s sqlite) batch(columns []*column, _ int) source {
 	src := source{from: "json_each(" + s.placeholder(1) + ") AS x", uid: "(x.value ->> 0)"}
 	for i, c := range columns {
 		expr := "(x.value ->> " + strconv.Itoa(i+1) + ")"
@@ -183,7 +183,7 @@ func (sqlite) limits(c *column) (low, high *tidemark.Bound) {
 	return nil, nil
 }
 
-func (sqlite) begin() string                    { return "BEGIN IMMEDIATE" }
-func (sqlite) checkNow() string                 { return "" }
-func (sqlite) lock(string) string               { return "" }
-func (sqlite) claim(string, tidemark.Op) string { return "" }
+func (sqlite) begin() string                         { return "BEGIN IMMEDIATE" }
+func (sqlite) checkNow() string                      { return "" }
+func (sqlite) lock(string, int) string               { return "" }
+func (sqlite) claim(string, tidemark.Op, int) string { return "" }

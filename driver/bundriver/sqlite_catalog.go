@@ -149,9 +149,17 @@ func (s sqlite) createTables(ctx context.Context, t *tx, metadata string) error 
 		}
 	}
 	var right int
-	err := t.scan(ctx, &right, `SELECT count(*) FROM pragma_table_info(?1) WHERE name = 'uid' AND pk = 1 OR name IN ('created_at', 'updated_at', 'deleted_at')`, strings.Trim(metadata, `"`))
+	err := t.scan(ctx, &right, `SELECT count(*) FROM pragma_table_info(?1) WHERE name = 'uid' AND pk = 1 OR name IN ('created_at', 'updated_at', 'deleted_at')`, unquote(metadata))
 	if err == nil && right != 4 {
 		err = fmt.Errorf("bundriver: table %s is not metadata(uid text primary key, created_at timestamp, updated_at timestamp, deleted_at timestamp)", metadata)
 	}
 	return err
+}
+
+// unquote returns the table's name of a quoted name.
+func unquote(name string) string {
+	if i := strings.LastIndex(name, `"."`); i >= 0 {
+		name = name[i+2:]
+	}
+	return strings.ReplaceAll(name[1:len(name)-1], `""`, `"`)
 }

@@ -215,8 +215,7 @@ func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outc
 // there is, and, where there is none to lock, the table of uids, by taking the
 // uid for its model. Those that come to nothing are given back by giveBack.
 func (t *tx) lockAll(ctx context.Context, runs []*run) error {
-	statement := t.d.dialect.lock(t.d.metadata)
-	if statement == "" {
+	if t.d.dialect.lock(t.d.metadata, 1) == "" {
 		return nil
 	}
 	models := make(map[string]string)
@@ -240,7 +239,7 @@ func (t *tx) lockAll(ctx context.Context, runs []*run) error {
 	if err := t.take(ctx, entries); err != nil {
 		return err
 	}
-	return t.exec(ctx, statement, string(appendList(nil, uids)))
+	return t.lock(ctx, uids)
 }
 
 var modelColumn = []*column{{name: "model", kind: tidemark.Text}}
@@ -248,7 +247,7 @@ var modelColumn = []*column{{name: "model", kind: tidemark.Text}}
 // take gives the uids that are nobody's to the models that the entries name.
 func (t *tx) take(ctx context.Context, entries []entry) error {
 	d := t.d.dialect
-	src := d.batch(modelColumn)
+	src := d.batch(modelColumn, len(entries))
 	t.taken = make(map[string]bool)
 	rd := newReader(nil, 1)
 	return t.query(ctx, rd, nil, func() error {
@@ -271,11 +270,11 @@ func (t *tx) giveBack(ctx context.Context, runs []*run, outs []tidemark.Outcome)
 		return nil
 	}
 	d := t.d.dialect
-	return t.exec(ctx, "DELETE FROM "+d.uids()+" WHERE uid IN (SELECT x.u FROM "+d.list(1)+")", string(appendList(nil, slices.Collect(maps.Keys(t.taken)))))
+	return t.exec(ctx, "DELETE FROM "+d.uids()+" WHERE uid IN (SELECT x.u FROM "+d.list(1, len(t.taken))+")", string(appendList(nil, slices.Collect(maps.Keys(t.taken)))))
 }
 
 func (t *tx) lock(ctx context.Context, uids []string) error {
-	statement := t.d.dialect.lock(t.d.metadata)
+	statement := t.d.dialect.lock(t.d.metadata, len(uids))
 	if statement == "" {
 		return nil
 	}
