@@ -142,6 +142,28 @@ func TestARejectionIsShownAndTakenBack(t *testing.T) {
 	a.shows("# Groceries", "[ ] Milk")
 }
 
+func TestAListThatIsInUseElsewhereComesBack(t *testing.T) {
+	t.Parallel()
+	_, a, b := pair(t)
+	a.add("#add-list", "Groceries")
+	a.wait(`document.querySelector("section.list form.add")`)
+	a.add("section.list form.add input[name=text]", "Milk")
+	b.shows("# Groceries", "[ ] Milk")
+	a.synced()
+
+	a.online(false)
+	b.online(false)
+	a.press("section.list .head .remove")
+	a.shows()
+	b.add("section.list form.add input[name=text]", "Bread")
+	b.online(true)
+	b.synced()
+	a.online(true) // the database's foreign key keeps the list that Bread is in
+	a.wait(`document.querySelector(".verdicts .code")?.innerText === "constraint" && document.querySelector(".tried")?.innerText.includes("delete the list")`)
+	a.shows("# Groceries", "[ ] Bread")
+	b.shows("# Groceries", "[ ] Bread")
+}
+
 func TestTypingIsNotDisturbedByTheOtherDevice(t *testing.T) {
 	t.Parallel()
 	_, a, b := pair(t)
