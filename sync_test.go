@@ -47,7 +47,7 @@ func newWorld(t *testing.T) *world {
 		s.Join("all")
 		return nil
 	})
-	srv.Service("note").Publish(func(context.Context, *server.Call) ([]string, error) { return []string{"all"}, nil })
+	srv.Service("note").Publish(server.To("all"))
 	srv.Service("note").Before(func(_ context.Context, c *server.Call) error {
 		var data struct{ Text string }
 		if err := c.Arg(1, &data); err == nil && data.Text == "forbidden" {
