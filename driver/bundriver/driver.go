@@ -33,6 +33,7 @@
 package bundriver
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -55,6 +56,9 @@ type Options struct {
 	// MetadataTable is the name of the guide's metadata table, with its schema
 	// before a dot where it has one. Defaults to "metadata".
 	MetadataTable string
+	// Schema is the schema of Tidemark's own tables on PostgreSQL; on SQLite it has no
+	// meaning. It must not be on the search_path. Defaults to "tidemark".
+	Schema string
 	// Now is the clock, which dates the metadata that Migrate makes. Defaults to time.Now.
 	Now func() time.Time
 	// Logger gets warnings about the database's settings. nil discards them.
@@ -102,7 +106,7 @@ func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver,
 	}
 	switch name := db.Dialect().Name(); name {
 	case bundialect.PG:
-		d.dialect = postgres{}
+		d.dialect = postgres{schema: quote(cmp.Or(o.Schema, "tidemark"))}
 	case bundialect.SQLite:
 		d.dialect = sqlite{}
 		d.writing = make(chan struct{}, 1)

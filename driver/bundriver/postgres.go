@@ -16,7 +16,7 @@ import (
 // postgres is PostgreSQL 14 or newer. Every value is bound as text and cast in the
 // statement, which every database/sql driver can do, whatever its way of
 // sending parameters.
-type postgres struct{}
+type postgres struct{ schema string } // quoted
 
 func (postgres) check(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	var version, digits int
@@ -42,7 +42,7 @@ func (postgres) check(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	return nil
 }
 
-func (postgres) uids() string { return `"tidemark"."uids"` }
+func (p postgres) uids() string { return p.schema + `."uids"` }
 
 func (postgres) placeholder(n int) string { return "CAST($" + strconv.Itoa(n) + " AS text)" }
 

@@ -129,8 +129,11 @@ func (p postgres) createTables(ctx context.Context, t *tx, metadata string) erro
 	if err := t.exec(ctx, `SELECT pg_advisory_xact_lock(7017280452245743)`); err != nil {
 		return err
 	}
+	if err := p.outOfTheWay(ctx, t); err != nil {
+		return err
+	}
 	for _, own := range []struct{ name, statement string }{
-		{p.uids(), `CREATE SCHEMA IF NOT EXISTS tidemark`},
+		{p.uids(), `CREATE SCHEMA IF NOT EXISTS ` + p.schema},
 		{p.uids(), `CREATE TABLE ` + p.uids() + ` (uid text PRIMARY KEY, model text NOT NULL)`},
 		{metadata, `CREATE TABLE ` + metadata + ` (uid text PRIMARY KEY, created_at timestamp, updated_at timestamp, deleted_at timestamp)`},
 	} {
@@ -152,6 +155,20 @@ func (p postgres) createTables(ctx context.Context, t *tx, metadata string) erro
 		WHEN a.attname IN ('created_at', 'updated_at', 'deleted_at') THEN a.atttypid = 'timestamp'::regtype END`, metadata)
 	if err == nil && right != 4 {
 		err = fmt.Errorf("bundriver: table %s is not metadata(uid text primary key, created_at timestamp, updated_at timestamp, deleted_at timestamp)", metadata)
+	}
+	return err
+}
+
+// outOfTheWay makes sure that our schema is not where PostgreSQL looks for the
+// application's tables. A role of the schema's name has it first on its path by
+// default: once it existed, the application's next CREATE TABLE IF NOT EXISTS would make
+// an empty table there, which hides the real one.
+func (p postgres) outOfTheWay(ctx context.Context, t *tx) error {
+	var shadows bool
+	err := t.scan(ctx, &shadows, `SELECT EXISTS (SELECT FROM unnest(string_to_array(current_setting('search_path'), ',')) AS s
+		WHERE $1 = '"' || CASE btrim(s, ' "') WHEN '$user' THEN current_user ELSE btrim(s, ' "') END || '"')`, p.schema)
+	if err == nil && shadows {
+		err = fmt.Errorf("bundriver: the schema %s is on the search_path (by default a role's own name is), and would hide the application's tables: name another in Options.Schema", p.schema)
 	}
 	return err
 }

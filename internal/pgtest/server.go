@@ -93,7 +93,7 @@ func (s *server) launch(bin string) error {
 		return err
 	}
 	data := filepath.Join(s.dir, "data")
-	init := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "tidemark", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
+	init := exec.Command(filepath.Join(bin, "initdb"), "-D", data, "-U", "app", "-A", "trust", "-N", "-E", "UTF8", "--locale=C")
 	init.Dir, init.SysProcAttr = s.dir, attributes()
 	if out, err := init.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, bytes.TrimSpace(out))
@@ -156,7 +156,7 @@ func (s *server) ready() error {
 }
 
 func (s *server) dsn() string {
-	return fmt.Sprintf("postgres://tidemark@127.0.0.1:%d/postgres?sslmode=disable", s.port)
+	return fmt.Sprintf("postgres://app@127.0.0.1:%d/postgres?sslmode=disable", s.port)
 }
 
 func (s *server) stop() {
