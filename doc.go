@@ -4,7 +4,7 @@
 //
 // A program does not work with this package alone. A server puts together
 //
-//	driver := bundriver.New(db, (*Post)(nil))   // the application's tables
+//	driver, err := bundriver.New(ctx, db, []any{(*Post)(nil)}, nil) // the application's tables
 //	srv, err := server.New(driver, nil)         // services, hooks, channels
 //	mux.Handle("/socket.io/", socketio.NewHandler(srv, nil))
 //

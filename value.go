@@ -181,8 +181,7 @@ func parseDouble(raw []byte) (float64, error) {
 }
 
 // AppendDouble appends the canonical form of a finite number to b, as JavaScript
-// writes it: the shortest digits that read
-// back as f, in plain notation between 1e-6 and 1e21.
+// writes it: the shortest digits that read back as f, in plain notation between 1e-6 and 1e21.
 func AppendDouble(b []byte, f float64) []byte {
 	abs := math.Abs(f)
 	if abs == 0 || abs >= 1e-6 && abs < 1e21 {
