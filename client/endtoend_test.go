@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,7 +27,16 @@ type world struct {
 	schema *tidemark.Schema
 	db     *drivermemory.Driver
 	server *server.Server
-	pipe   *pipe.Pipe
+
+	mu   sync.Mutex // protects pipe against the devices' dials
+	pipe *pipe.Pipe
+}
+
+func (w *world) dial(ctx context.Context, h tidemark.Hello, r tidemark.Handler) (tidemark.Conn, tidemark.Welcome, error) {
+	w.mu.Lock()
+	p := w.pipe
+	w.mu.Unlock()
+	return p.Dial(ctx, h, r)
 }
 
 func inWorld(t *testing.T, fn func(t *testing.T, w *world)) {
@@ -53,6 +63,8 @@ func (w *world) start() {
 	}
 	srv.OnConnect(func(_ context.Context, s *server.Session) error { s.Join("all"); return nil })
 	srv.Service("item").Publish(server.To("all"))
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.server, w.pipe = srv, pipe.New(srv, nil)
 }
 
@@ -66,9 +78,7 @@ func (w *world) device(opts *client.Options) *bench {
 
 func (b *bench) reopen(w *world) {
 	b.t.Helper()
-	c, err := client.Open(b.t.Context(), b.store, dialerFunc(func(ctx context.Context, h tidemark.Hello, r tidemark.Handler) (tidemark.Conn, tidemark.Welcome, error) {
-		return w.pipe.Dial(ctx, h, r)
-	}), b.opts)
+	c, err := client.Open(b.t.Context(), b.store, dialerFunc(w.dial), b.opts)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -510,6 +510,23 @@ func TestCoveredScopesNeedNoSyncOfTheirOwn(t *testing.T) {
 	})
 }
 
+func TestSeveralScopesAreSynchronisedAtOnceButNotAll(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.script.on(tidemark.MethodSyncGo, nil)
+		b.open()
+		for i := range 10 {
+			b.register(tidemark.Where{"score": i})
+		}
+		if n := len(b.script.requests()); n != 4 {
+			t.Errorf("%d syncs are under way, want 4", n)
+		}
+		for range 10 {
+			b.script.next().synced(tidemark.SyncResult{})
+		}
+		b.state(client.Synced)
+	})
+}
+
 func TestScopesAreRememberedAcrossRestarts(t *testing.T) {
 	run(t, func(t *testing.T, b *bench) {
 		b.open()
