@@ -26,11 +26,14 @@ func (s *session) beat() {
 	case !s.pingOut: // it waits behind something big, for which the line has a time-out
 		s.heartbeat.Reset(s.host.opts.PingTimeout)
 	default:
-		if d := s.alive(); d > 0 {
-			s.heartbeat.Reset(d)
+		d := s.alive()
+		if d <= 0 {
+			s.abandon(tidemark.ClosedPing)
 			return
 		}
-		s.abandon(tidemark.ClosedPing)
+		s.heartbeat.Reset(d)
+		s.pingOut = false
+		s.push(frame{data: []byte{enginePing}}) // the client measures our silence too
 	}
 }
 

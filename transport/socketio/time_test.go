@@ -241,33 +241,78 @@ func TestClientThatDoesNotConnectIsClosed(t *testing.T) {
 	})
 }
 
-// TestNarrowLineIsNotSilence moves messages that take several minutes, longer than
-// every time-out, each way.
+// TestNarrowLineIsNotSilence moves a message that takes several minutes, longer
+// than every time-out, one way or the other.
 func TestNarrowLineIsNotSilence(t *testing.T) {
-	var server, client lobby
-	h := socketio.NewHandler(&server, nil)
+	for _, down := range []bool{true, false} {
+		t.Run(map[bool]string{true: "down", false: "up"}[down], func(t *testing.T) {
+			var server, client lobby
+			h := socketio.NewHandler(&server, nil)
+			bubble(t, h, func(t *testing.T, p *pipes) {
+				const rate, size = 16 << 10, 4 << 20
+				dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+					c, err := p.dial(ctx, network, address)
+					return &narrow{c, rate}, err
+				}
+				c, _, err := socketio.NewDialer("http://host", &socketio.DialOptions{NetDial: dial}).Dial(t.Context(), tidemark.Hello{}, &client)
+				if err != nil {
+					t.Fatal(err)
+				}
+				from, to := c, &server
+				if down {
+					from, _, _ = server.state()
+					to = &client
+				}
+				if err := from.Send(bigEvent(t, size)); err != nil {
+					t.Fatal(err)
+				}
+				pass(2*size/rate*time.Second + time.Minute)
+				server.wantClosed(t)
+				client.wantClosed(t)
+				if _, events, _ := to.state(); len(events) != 1 {
+					t.Errorf("received %v", events)
+				}
+				c.Close(tidemark.ClosedTransport)
+				pass(time.Minute)
+			})
+		})
+	}
+}
+
+// TestReceiverThatWaitsIsNotSilence: while a handler has a message nothing is
+// read, pongs included, and that is not the client's fault.
+func TestReceiverThatWaitsIsNotSilence(t *testing.T) {
+	var client lobby
+	app := &stuck{}
+	h := socketio.NewHandler(app, nil)
 	bubble(t, h, func(t *testing.T, p *pipes) {
-		const rate, size = 16 << 10, 4 << 20
-		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-			c, err := p.dial(ctx, network, address)
-			return &narrow{c, rate}, err
-		}
-		c, _, err := socketio.NewDialer("http://host", &socketio.DialOptions{NetDial: dial}).Dial(t.Context(), tidemark.Hello{}, &client)
+		app.entered, app.gate = make(chan struct{}, 1), make(chan struct{})
+		opts := &socketio.DialOptions{NetDial: p.dial, WriteTimeout: time.Hour} // a pipe has no room for a pong
+		c, _, err := socketio.NewDialer("http://host", opts).Dial(t.Context(), tidemark.Hello{}, &client)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, _, _ := server.state()
-		if err := errors.Join(s.Send(bigEvent(t, size)), c.Send(bigEvent(t, size))); err != nil {
+		if err := c.Send(bigEvent(t, 10)); err != nil {
 			t.Fatal(err)
 		}
-		pass(2*size/rate*time.Second + time.Minute)
-		for name, l := range map[string]*lobby{"server": &server, "client": &client} {
-			if _, events, closed := l.state(); len(events) != 1 || len(closed) != 0 {
-				t.Errorf("%s: received %v, closed %v", name, events, closed)
-			}
-		}
-		c.Close(tidemark.ClosedTransport)
+		pass(10 * time.Minute)
+		app.wantClosed(t)
+		client.wantClosed(t)
+		closed := make(chan struct{})
+		go func() {
+			_ = h.Close()
+			close(closed)
+		}()
 		pass(time.Minute)
+		select {
+		case <-closed:
+			t.Error("Close did not wait for the handler")
+		default:
+		}
+		close(app.gate)
+		<-closed
+		app.wantClosed(t, tidemark.ClosedShutdown)
+		synctest.Wait()
 	})
 }
 
