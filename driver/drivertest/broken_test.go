@@ -1,0 +1,161 @@
+package drivertest_test
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/driver/drivertest"
+	"github.com/tidemark-sync/tidemark/driver/memory"
+)
+
+// broken is the memory driver with one mistake.
+type broken struct {
+	*memory.Driver
+	write    func(d *memory.Driver, ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error)
+	find     func(d *memory.Driver, ctx context.Context, p *tidemark.Predicate, limit int) ([]tidemark.Row, error)
+	snapshot func(s *tidemark.Snapshot)
+	models   func(s []*tidemark.Schema) []*tidemark.Schema
+}
+
+func (b broken) Write(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+	if b.write == nil {
+		return b.Driver.Write(ctx, ms)
+	}
+	return b.write(b.Driver, ctx, ms)
+}
+
+func (b broken) Find(ctx context.Context, p *tidemark.Predicate, limit int) ([]tidemark.Row, error) {
+	if b.find == nil {
+		return b.Driver.Find(ctx, p, limit)
+	}
+	return b.find(b.Driver, ctx, p, limit)
+}
+
+func (b broken) Snapshot(ctx context.Context, p *tidemark.Predicate, uids []string) (*tidemark.Snapshot, error) {
+	s, err := b.Driver.Snapshot(ctx, p, uids)
+	if err == nil && b.snapshot != nil {
+		b.snapshot(s)
+	}
+	return s, err
+}
+
+func (b broken) Models() []*tidemark.Schema {
+	if b.models == nil {
+		return b.Driver.Models()
+	}
+	return b.models(b.Driver.Models())
+}
+
+// mistakes are drivers that break a rule, with the checks that must find it.
+var mistakes = map[string]struct {
+	b    broken
+	want []string
+}{
+	"an equal stamp wins": {broken{write: func(d *memory.Driver, ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+		for i := range ms {
+			if ms[i].Stamp != 0 && ms[i].Op == tidemark.Update {
+				ms[i].Stamp++
+			}
+		}
+		return d.Write(ctx, ms)
+	}}, []string{"ties", "every_cell_one_by_one", "microseconds"}},
+	"stamps are cut to milliseconds": {broken{write: func(d *memory.Driver, ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+		for i := range ms {
+			if ms[i].Stamp > 1e15 {
+				ms[i].Stamp -= ms[i].Stamp % 1000
+			}
+		}
+		return d.Write(ctx, ms)
+	}}, []string{"microseconds"}},
+	"the row before is forgotten": {broken{write: func(d *memory.Driver, ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+		outs, err := d.Write(ctx, ms)
+		for i := range outs {
+			outs[i].Before = nil
+		}
+		return outs, err
+	}}, []string{"every_cell_one_by_one", "the_same_row_many_times"}},
+	"one refusal ends the batch": {broken{write: func(d *memory.Driver, ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+		for i := range ms {
+			if outs, err := d.Write(ctx, ms[i:i+1]); err != nil || outs[0].Err != nil {
+				all := make([]tidemark.Outcome, len(ms))
+				for k := range all {
+					all[k].Err = tidemark.NewError(tidemark.CodeInternal, "stopped")
+				}
+				return all, err
+			}
+		}
+		return make([]tidemark.Outcome, len(ms)), nil
+	}}, []string{"outcomes_stand_in_place", "one_of_a_thousand"}},
+	"the limit is ignored": {broken{find: func(d *memory.Driver, ctx context.Context, p *tidemark.Predicate, _ int) ([]tidemark.Row, error) {
+		return d.Find(ctx, p, 0)
+	}}, []string{"find"}},
+	"the clause is ignored": {broken{find: func(d *memory.Driver, ctx context.Context, p *tidemark.Predicate, limit int) ([]tidemark.Row, error) {
+		all, err := tidemark.Where{}.Compile(p.Schema())
+		if err != nil {
+			return nil, err
+		}
+		return d.Find(ctx, all, limit)
+	}}, []string{"find", "where"}},
+	"a snapshot has no others": {broken{snapshot: func(s *tidemark.Snapshot) { s.Others = nil }}, []string{"snapshot", "every_cell_one_by_one"}},
+	"a snapshot tells one twice": {broken{snapshot: func(s *tidemark.Snapshot) {
+		s.Others = append(s.Others, s.Selected...)
+	}}, []string{"snapshot"}},
+	"models in another order": {broken{models: func(s []*tidemark.Schema) []*tidemark.Schema {
+		s[0], s[1] = s[1], s[0]
+		return s
+	}}, []string{"models"}},
+	"texts are trimmed": {broken{write: func(d *memory.Driver, ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+		for i := range ms {
+			ms[i].Data = tidemark.Row(strings.ReplaceAll(string(ms[i].Data), ` "`, `"`))
+		}
+		return d.Write(ctx, ms)
+	}}, []string{"values_come_back", "hostile_texts"}},
+}
+
+const mistakeEnv = "DRIVERTEST_MISTAKE"
+
+// TestMistake runs the suite on one mistake; it is for TestTheSuiteFindsMistakes.
+func TestMistake(t *testing.T) {
+	m, ok := mistakes[os.Getenv(mistakeEnv)]
+	if !ok {
+		return // not asked for
+	}
+	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
+		b := m.b
+		b.Driver = memory.New(drivertest.Schemas()...)
+		return drivertest.Harness{Driver: b, Put: func(_ testing.TB, model string, row tidemark.Row, meta tidemark.Meta) {
+			b.Put(model, row, meta)
+		}}
+	})
+}
+
+var failed = regexp.MustCompile(`--- FAIL: TestMistake/(\S+)`)
+
+// TestTheSuiteFindsMistakes runs the suite, in processes of their own since it
+// must fail, on drivers that are broken.
+func TestTheSuiteFindsMistakes(t *testing.T) {
+	t.Parallel()
+	for name, m := range mistakes {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestMistake$")
+		cmd.Env = append(os.Environ(), mistakeEnv+"="+name)
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			t.Errorf("%s: the suite finds nothing", name)
+			continue
+		}
+		found := map[string]bool{}
+		for _, f := range failed.FindAllStringSubmatch(string(out), -1) {
+			found[f[1]] = true
+		}
+		for _, w := range m.want {
+			if !found[w] {
+				t.Errorf("%s: check %s does not find it; found by %v", name, w, found)
+			}
+		}
+	}
+}
