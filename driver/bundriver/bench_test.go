@@ -10,7 +10,7 @@ import (
 )
 
 func BenchmarkWrite(b *testing.B) {
-	for _, e := range engines {
+	for _, e := range append(engines, prepared) {
 		for _, n := range []int{1, 1000} {
 			b.Run(fmt.Sprintf("%s/create/%d", e.name, n), func(b *testing.B) {
 				d, _ := e.ready(b)

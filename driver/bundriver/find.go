@@ -74,7 +74,7 @@ func (d *Driver) snapshotStatement(m *model, p *tidemark.Predicate, uids []strin
 }
 
 func (d *Driver) query(ctx context.Context, r *reader, m *model, each func() error, statement string, args ...any) error {
-	rows, err := d.db.QueryContext(ctx, statement, args...)
+	rows, err := d.db.QueryContext(ctx, statement, d.args(args)...)
 	if err != nil {
 		return d.failed(ctx, err, m)
 	}

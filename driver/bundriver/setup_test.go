@@ -70,12 +70,13 @@ type engine struct {
 	name   string
 	open   func(t testing.TB) *bun.DB
 	tables string
+	opts   *bundriver.Options
 	uids   string
 }
 
 var engines = []engine{
-	{"postgres", pgtest.Open, postgresTables, "tidemark.uids"},
-	{"sqlite", openSQLite, sqliteTables, "tidemark_uids"},
+	{"postgres", pgtest.Open, postgresTables, nil, "tidemark.uids"},
+	{"sqlite", openSQLite, sqliteTables, nil, "tidemark_uids"},
 }
 
 func openSQLite(t testing.TB) *bun.DB {
@@ -118,7 +119,7 @@ func (e engine) ready(t testing.TB) (*bundriver.Driver, *bun.DB) {
 
 func (e engine) driver(t testing.TB, db *bun.DB, models []any) *bundriver.Driver {
 	t.Helper()
-	d, err := bundriver.New(context.Background(), db, models, nil)
+	d, err := bundriver.New(context.Background(), db, models, e.opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,13 +130,22 @@ func (e engine) driver(t testing.TB, db *bun.DB, models []any) *bundriver.Driver
 	return d
 }
 
+// prepared is PostgreSQL with statements that stay prepared.
+var prepared = engine{"prepared", pgtest.Open, postgresTables, &bundriver.Options{Prepare: true}, "tidemark.uids"}
+
 func TestDriver(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, e engine) {
-		drivertest.Run(t, func(t *testing.T) drivertest.Harness {
-			d, db := e.ready(t)
-			return drivertest.Harness{Driver: d, Put: e.put(db), Constraints: true}
-		})
+	each(t, func(t *testing.T, e engine) { conform(t, e) })
+	t.Run(prepared.name, func(t *testing.T) {
+		t.Parallel()
+		conform(t, prepared)
+	})
+}
+
+func conform(t *testing.T, e engine) {
+	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
+		d, db := e.ready(t)
+		return drivertest.Harness{Driver: d, Put: e.put(db), Constraints: true}
 	})
 }
 

@@ -79,7 +79,7 @@ func (t *tx) exec(ctx context.Context, statement string, args ...any) error {
 
 // affect is exec for a statement about a model, and tells how many rows it concerned.
 func (t *tx) affect(ctx context.Context, m *model, statement string, args ...any) (int, error) {
-	res, err := t.conn.ExecContext(ctx, statement, args...)
+	res, err := t.conn.ExecContext(ctx, statement, t.d.args(args)...)
 	if err != nil {
 		return 0, t.d.failed(ctx, err, m)
 	}
@@ -88,7 +88,7 @@ func (t *tx) affect(ctx context.Context, m *model, statement string, args ...any
 }
 
 func (t *tx) scan(ctx context.Context, into any, statement string, args ...any) error {
-	if err := t.conn.QueryRowContext(ctx, statement, args...).Scan(into); err != nil {
+	if err := t.conn.QueryRowContext(ctx, statement, t.d.args(args)...).Scan(into); err != nil {
 		return t.d.failed(ctx, err, nil)
 	}
 	return nil
@@ -96,7 +96,7 @@ func (t *tx) scan(ctx context.Context, into any, statement string, args ...any) 
 
 // query calls each for the rows of a statement about m, of which r reads.
 func (t *tx) query(ctx context.Context, r *reader, m *model, each func() error, statement string, args ...any) error {
-	rows, err := t.conn.QueryContext(ctx, statement, args...)
+	rows, err := t.conn.QueryContext(ctx, statement, t.d.args(args)...)
 	if err != nil {
 		return t.d.failed(ctx, err, m)
 	}
