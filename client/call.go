@@ -95,7 +95,7 @@ func (c *Client) connected() (*link, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.link == nil {
+	if c.link == nil || c.online == nil {
 		return nil, tidemark.ErrOffline
 	}
 	return c.link, nil

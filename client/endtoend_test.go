@@ -231,6 +231,7 @@ func TestOlderEditLosesAgainstTheDeletionAndIsListed(t *testing.T) {
 		b.update("u", "older")
 		pass(time.Second)
 		a.remove("u")
+		w.has() // before the older edit arrives
 		b.client.GoOnline()
 		w.has()
 		a.sees()
@@ -300,8 +301,9 @@ func history(t *testing.T, w *world, r *rand.Rand) {
 	wheres := []tidemark.Where{nil, {"label": "x"}, {"score": tidemark.Range{GTE: 3}}, {"score": nil}}
 	var devices []*bench
 	for range 3 {
+		own := rand.New(rand.NewPCG(r.Uint64(), 0)) // a device draws on a goroutine of its own
 		skew := time.Duration(r.IntN(600)-300) * time.Second
-		b := w.device(&client.Options{Rand: r.Float64, MaxMessage: 1500, Now: func() time.Time { return time.Now().Add(skew) }})
+		b := w.device(&client.Options{Rand: own.Float64, MaxMessage: 1500, Now: func() time.Time { return time.Now().Add(skew) }})
 		b.register(nil)
 		devices = append(devices, b)
 	}

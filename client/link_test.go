@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,12 +17,17 @@ import (
 
 func TestBackoffGrowsIsSpreadAndStartsAgainAfterSuccess(t *testing.T) {
 	run(t, func(t *testing.T, b *bench) {
+		var mu sync.Mutex // protects dials
 		var dials []time.Time
 		dialer := dialerFunc(func(ctx context.Context, h tidemark.Hello, r tidemark.Handler) (tidemark.Conn, tidemark.Welcome, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			dials = append(dials, time.Now())
 			return b.pipe.Dial(ctx, h, r)
 		})
 		waits := func() []time.Duration {
+			mu.Lock()
+			defer mu.Unlock()
 			var out []time.Duration
 			for i := 1; i < len(dials); i++ {
 				out = append(out, dials[i].Sub(dials[i-1]))
@@ -47,9 +53,10 @@ func TestBackoffGrowsIsSpreadAndStartsAgainAfterSuccess(t *testing.T) {
 			t.Fatalf("the client is %v", got)
 		}
 		b.pipe.Block()
-		dials = nil
+		mu.Lock()
+		dials = []time.Time{time.Now()}
+		mu.Unlock()
 		b.pipe.Cut()
-		dials = append(dials, time.Now())
 		pass(time.Second)
 		if got := waits(); len(got) == 0 || got[0] != want[0] {
 			t.Errorf("after a success the first waits are %v", got)
@@ -112,6 +119,22 @@ func TestOfflineAndOnlineAreTheUsersSwitch(t *testing.T) {
 		b.client.GoOffline()
 		b.state(client.Offline)
 	})
+}
+
+func TestNothingIsSentAfterGoOffline(t *testing.T) {
+	for range 50 { // the session may be anywhere
+		t.Run("", func(t *testing.T) {
+			run(t, func(t *testing.T, b *bench) {
+				b.open()
+				b.client.GoOffline()
+				b.create("u", "mine")
+				_, err := b.client.Call(t.Context(), "greet", "hello")
+				wantIs(t, err, tidemark.ErrOffline)
+				b.sent()
+				b.pending(1)
+			})
+		})
+	}
 }
 
 func TestGoOnlineCutsTheWaitShort(t *testing.T) {
@@ -529,16 +552,28 @@ func TestStoreThatFailsEndsTheConnectionAndNothingIsLost(t *testing.T) {
 // fullDisk is a store whose updates can be made to fail.
 type fullDisk struct {
 	*memory.Store
+	mu  sync.Mutex // protects err
 	err error
 }
 
-func (f *fullDisk) set(err error) { synctest.Wait(); f.err = err }
+func (f *fullDisk) set(err error) {
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func (f *fullDisk) failure() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
 
 func (f *fullDisk) Update(ctx context.Context, fn func(tidemark.StoreTx) error) error {
 	return f.Store.Update(ctx, func(tx tidemark.StoreTx) error {
 		if err := fn(tx); err != nil {
 			return err
 		}
-		return f.err
+		return f.failure()
 	})
 }

@@ -72,7 +72,7 @@ func (s *session) push(ctx context.Context, m tidemark.Mutation) error {
 	if req.size() > s.c.opts.MaxMessage {
 		return s.refused(ctx, m, tidemark.NewError(tidemark.CodeTooLarge, "the write exceeds %d bytes", s.c.opts.MaxMessage))
 	}
-	f, err := s.send(req, func(ctx context.Context, a tidemark.Answer, err error) error {
+	f, err := s.send(ctx, req, func(ctx context.Context, a tidemark.Answer, err error) error {
 		s.pushing.flight = nil
 		return s.verdict(ctx, m, a, err)
 	})

@@ -103,8 +103,12 @@ func (s *session) idle() time.Duration {
 	return max(next.Sub(s.now()), 0)
 }
 
-// send makes a request; done runs in its turn among what arrives.
-func (s *session) send(r request, done func(context.Context, tidemark.Answer, error) error) (*flight, error) {
+// send makes a request; done runs in its turn among what arrives. Nothing is sent
+// of what was written after the user went offline.
+func (s *session) send(ctx context.Context, r request, done func(context.Context, tidemark.Answer, error) error) (*flight, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	f := &flight{req: r, deadline: s.now().Add(s.c.opts.CallTimeout), done: done}
 	id, err := s.link.call(r, func(a tidemark.Answer, err error) { f.answer, f.err = a, err })
 	if err != nil {

@@ -137,7 +137,7 @@ func (s *session) syncNext(ctx context.Context) error {
 			return err
 		}
 		reqs := s.c.speak.sync(sc.pred, held, s.c.opts.MaxMessage)
-		if err := s.syncPiece(sc, round, reqs); err != nil {
+		if err := s.syncPiece(ctx, sc, round, reqs); err != nil {
 			return err
 		}
 	}
@@ -179,8 +179,8 @@ func (s *session) prune(ctx context.Context, model string) error {
 }
 
 // syncPiece sends the first of reqs, and the others after its answer.
-func (s *session) syncPiece(sc *scope, round int64, reqs []request) error {
-	f, err := s.send(reqs[0], func(ctx context.Context, a tidemark.Answer, err error) error {
+func (s *session) syncPiece(ctx context.Context, sc *scope, round int64, reqs []request) error {
+	f, err := s.send(ctx, reqs[0], func(ctx context.Context, a tidemark.Answer, err error) error {
 		delete(s.syncs, sc)
 		if err == nil && a.Err != nil {
 			err = a.Err
@@ -200,7 +200,7 @@ func (s *session) syncPiece(sc *scope, round int64, reqs []request) error {
 			return err
 		}
 		if len(reqs) > 1 {
-			return s.syncPiece(sc, round, reqs[1:])
+			return s.syncPiece(ctx, sc, round, reqs[1:])
 		}
 		s.c.syncDone(sc, round)
 		return nil
