@@ -185,7 +185,7 @@ func (d *device) titles() map[string]string {
 func (js *javascript) titles() map[string]string {
 	js.t.Helper()
 	var ps []post
-	if err := json.Unmarshal(js.do("find", "post", map[string]any{}), &ps); err != nil {
+	if err := json.Unmarshal(js.Do("find", "post", map[string]any{}), &ps); err != nil {
 		js.t.Fatal(err)
 	}
 	out := map[string]string{}
@@ -248,7 +248,7 @@ func TestServicesAnswerAJavaScriptClient(t *testing.T) {
 	t.Parallel()
 	g := startGuide(t, filepath.Join(t.TempDir(), "server.db"))
 	js := startJavaScript(t, g.url())
-	js.do("connect")
+	js.Do("connect")
 	for _, c := range []struct {
 		service, method string
 		args            []any
@@ -284,17 +284,17 @@ func TestServicesAnswerAJavaScriptClient(t *testing.T) {
 		{"sync", "go", []any{"post", map[string]any{}, nil}, "invalid-request"},
 		{"sync", "go", []any{"post", map[string]any{}, map[string]any{"u9": map[string]any{"uid": "u8", "created_at": "2026-01-01"}}}, "invalid-request"},
 	} {
-		if got := js.call(c.service, c.method, c.args...); got != c.want {
+		if got := js.Call(c.service, c.method, c.args...); got != c.want {
 			t.Errorf("%s.%s(%v): got %s, want %s", c.service, c.method, c.args, got, c.want)
 		}
 	}
-	if r, err := js.try("call", "util", "nothing"); err != nil || len(r) != 0 {
+	if r, err := js.Try("call", "util", "nothing"); err != nil || len(r) != 0 {
 		t.Errorf("util.nothing: got %s, %v; want no result", r, err)
 	}
 	for _, envelope := range []any{nil, 7, "x", []any{}, map[string]any{"name": "greet"}} {
-		js.do("emit", "client-request", envelope)
+		js.Do("emit", "client-request", envelope)
 	}
-	if got := js.call("greet", "hello", "again"); got != `"Hello, again!"` {
+	if got := js.Call("greet", "hello", "again"); got != `"Hello, again!"` {
 		t.Errorf("after malformed envelopes: got %s", got)
 	}
 }
@@ -303,20 +303,20 @@ func TestChannelsReachTheirMembersOnly(t *testing.T) {
 	t.Parallel()
 	g := startGuide(t, filepath.Join(t.TempDir(), "server.db"))
 	a, b := startJavaScript(t, g.url()), startJavaScript(t, g.url())
-	a.do("connect")
-	b.do("connect")
-	a.call("util", "join", "room")
-	if got := b.call("board", "say", "room", "hi"); got != `{"channel":"room","message":"hi"}` {
+	a.Do("connect")
+	b.Do("connect")
+	a.Call("util", "join", "room")
+	if got := b.Call("board", "say", "room", "hi"); got != `{"channel":"room","message":"hi"}` {
 		t.Errorf("board.say: got %s", got)
 	}
-	b.call("util", "notify", "room", "ping", map[string]any{"n": 1})
-	b.call("util", "notify", "all", "pong", nil)
+	b.Call("util", "notify", "room", "ping", map[string]any{"n": 1})
+	b.Call("util", "notify", "all", "pong", nil)
 	want := `[["service-event",{"name":"board","action":"say","result":{"channel":"room","message":"hi"}}],["app-event",{"type":"ping","value":{"n":1}}],["app-event",{"type":"pong","value":null}]]`
-	a.call("util", "leave", "room")
-	if got := string(a.do("events")); got != want {
+	a.Call("util", "leave", "room")
+	if got := string(a.Do("events")); got != want {
 		t.Errorf("a member: got %s, want %s", got, want)
 	}
-	if got := string(b.do("events")); got != `[["app-event",{"type":"pong","value":null}]]` {
+	if got := string(b.Do("events")); got != `[["app-event",{"type":"pong","value":null}]]` {
 		t.Errorf("not a member: got %s", got)
 	}
 }
@@ -327,19 +327,19 @@ func TestTwoGoClientsAndAJavaScriptClientConverge(t *testing.T) {
 		g := startGuide(t, dsn)
 		a, b := newDevice(t, g.url()), newDevice(t, g.url())
 		js := startJavaScript(t, g.url())
-		js.do("model", "post")
-		js.do("connect")
-		js.do("scope", "post", map[string]any{})
+		js.Do("model", "post")
+		js.Do("connect")
+		js.Do("scope", "post", map[string]any{})
 
 		first := a.create("from a")
 		converge(t, map[string]string{first.UID: "from a"}, a.titles, b.titles, js.titles)
-		js.do("update", "post", first.UID, map[string]any{"title": "from js"})
+		js.Do("update", "post", first.UID, map[string]any{"title": "from js"})
 		converge(t, map[string]string{first.UID: "from js"}, a.titles, b.titles, js.titles)
 
 		// All three go offline and write: the same row, and rows of their own.
 		a.client.GoOffline()
 		b.client.GoOffline()
-		js.do("disconnect")
+		js.Do("disconnect")
 		a.update(first.UID, "a, offline")
 		mine := a.create("a's own")
 		gone := b.create("b's own")
@@ -347,11 +347,11 @@ func TestTwoGoClientsAndAJavaScriptClientConverge(t *testing.T) {
 			t.Fatal(err)
 		}
 		theirs := b.create("b's second")
-		js.do("create", "post", map[string]any{"title": "js's own"})
-		js.do("update", "post", first.UID, map[string]any{"title": "js, offline, last"})
+		js.Do("create", "post", map[string]any{"title": "js's own"})
+		js.Do("update", "post", first.UID, map[string]any{"title": "js, offline, last"})
 
 		b.client.GoOnline()
-		js.do("connect")
+		js.Do("connect")
 		a.client.GoOnline()
 		want := js.titles()
 		var own string
@@ -363,14 +363,14 @@ func TestTwoGoClientsAndAJavaScriptClientConverge(t *testing.T) {
 		want = map[string]string{first.UID: "js, offline, last", mine.UID: "a's own", theirs.UID: "b's second", own: "js's own"}
 		converge(t, want, a.titles, b.titles, js.titles)
 		eventually(t, func() error {
-			if n := string(js.do("pending", "post")); n != "0" {
+			if n := string(js.Do("pending", "post")); n != "0" {
 				return fmt.Errorf("%s writes of the JavaScript client are pending", n)
 			}
 			return nil
 		})
 
 		// A row deleted by one goes everywhere.
-		js.do("remove", "post", mine.UID)
+		js.Do("remove", "post", mine.UID)
 		delete(want, mine.UID)
 		converge(t, want, a.titles, b.titles, js.titles)
 	})

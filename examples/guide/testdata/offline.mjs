@@ -157,6 +157,8 @@ function createOfflineModel(app, name, exclusive) {
          wheres.set(JSON.stringify(Object.entries(where).sort()), where)
          if (app.isConnected) await model.synchronize(where)
       },
+      removeScope: async where => wheres.delete(JSON.stringify(Object.entries(where).sort())),
+      reset() { values.clear(); metadata.clear(); wheres.clear(); model.errors = [] },
       synchronizeAll: () => Promise.all([...wheres.values()].map(w => model.synchronize(w))),
       synchronize: where => exclusive(() => synchronize(where)),
    }

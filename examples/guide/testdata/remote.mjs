@@ -18,6 +18,8 @@ const commands = {
    model: async name => { models[name] = app.createOfflineModel(name); return true },
    connect: () => new Promise(resolve => { socket.once('connected', id => resolve(app.synced.then(() => id, e => Promise.reject(e)))); socket.connect() }),
    disconnect: async () => { socket.disconnect(); return true },
+   // As connect, but without waiting for the scopes.
+   reconnect: () => new Promise(resolve => { socket.once('connected', id => resolve(id)); socket.connect() }),
    cut: async () => { socket.io.engine.close(); return true },
    scope: async (name, where) => { await models[name].addScope(where); return true },
    sync: async () => { await app.synchronizeAll(); return true },
@@ -28,6 +30,16 @@ const commands = {
    meta: async (name, uid) => models[name].metadata.get(uid) ?? null,
    pending: async name => [...models[name].metadata.values()].filter(m => m.__dirty__).length,
    errors: async name => models[name].errors,
+   // What a test arranges in the client's stores, or looks up there.
+   arrange: async (name, uid, value, meta) => {
+      if (value) models[name].values.set(uid, { uid, ...value })
+      if (meta) models[name].metadata.set(uid, { uid, ...meta })
+      return true
+   },
+   get: async (name, uid) => models[name].values.get(uid) ?? null,
+   reset: async name => { models[name].reset(); return true },
+   forget: async (name, where) => models[name].removeScope(where),
+   status: async () => ({ isConnected: app.isConnected ?? null, disconnectedDate: app.disconnectedDate }),
    events: async () => seen.splice(0),
    call: (service, method, ...args) => app.call(service, method, ...args),
    emit: async (event, ...args) => { socket.emit(event, ...args); return true },
