@@ -42,19 +42,33 @@ func TestTranscripts(t *testing.T) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			lines := readLines(t, file)
 			opts, app := settings(t, lines)
-			s := serve(t, app, opts)
-			c := dialRaw(t, s.URL)
-			for i, line := range lines {
-				if line[0] != '!' {
-					if err := c.step(line[0], line[2:]); err != nil {
-						t.Fatalf("step %d, %s: %v", i+1, line, err)
-					}
-				}
+			if opts.PingInterval+opts.PingTimeout+opts.ConnectTimeout > 0 { // on virtual time
+				bubble(t, socketio.NewHandler(app, opts), func(t *testing.T, p *pipes) {
+					c := rawClient{rawDial(t, p)}
+					c.play(t, lines)
+					_ = c.Conn.Close()
+				})
+				return
 			}
+			t.Parallel()
+			s := serve(t, app, opts)
+			dialRaw(t, s.URL).play(t, lines)
 		})
+	}
+}
+
+func (c rawClient) play(t *testing.T, lines []string) {
+	t.Helper()
+	for i, line := range lines {
+		if line[0] == '!' {
+			continue
+		}
+		if err := c.step(line[0], line[2:]); err != nil {
+			t.Errorf("step %d, %s: %v", i+1, line, err)
+			return
+		}
 	}
 }
 
