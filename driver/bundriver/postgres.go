@@ -191,7 +191,11 @@ func (postgres) limits(c *column) (low, high *tidemark.Bound) {
 
 // begin asks for READ COMMITTED, whatever the application's default: each
 // statement must see what was committed before it, once the metadata is locked.
-func (postgres) begin() string { return "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE" }
+// All that a write reads it finds by uid; but a plan made while the tables were small,
+// or for the hundred rows that the planner takes every batch for, would read them whole.
+func (postgres) begin() string {
+	return "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL enable_seqscan = off"
+}
 
 func (postgres) checkNow() string { return "SET CONSTRAINTS ALL IMMEDIATE" }
 
