@@ -48,7 +48,7 @@ type rejectionView struct {
 func newBoard(device, other string, s state) board {
 	b := board{Device: device, Other: other, Online: s.status.State != client.Offline, Pending: s.status.Pending}
 	b.State, b.Status = describe(s.status)
-	if err := s.status.LastError; err != nil && s.status.State == client.Connecting {
+	if err := s.status.LastError; err != nil && b.Online {
 		b.Error = "Last attempt: " + err.Error()
 	}
 	at := make(map[string]int, len(s.lists)) // where each list stands

@@ -70,53 +70,37 @@ func explain(err error) string {
 
 // run serves until ctx ends.
 func run(ctx context.Context, c config) error {
-	level := slog.LevelWarn
-	if c.verbose {
-		level = slog.LevelDebug
-	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return err
 	}
-	if c.db == "" {
-		c.db = filepath.Join(c.dir, "server.db")
+	listeners, err := listen(c.addr, c.a, c.b) // first, so that a second start touches no file
+	if err != nil {
+		return err
 	}
-	var listeners []net.Listener
-	for _, addr := range []string{c.addr, c.a, c.b} { // first, so that a second start touches no file
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			return err
-		}
-		defer l.Close()
-		listeners = append(listeners, l)
-	}
-	home, a, b := port(listeners[0]), port(listeners[1]), port(listeners[2])
-
-	backend, err := openBackend(ctx, c.db, log)
+	defer closeAll(listeners)
+	home, portA, portB := port(listeners[0]), port(listeners[1]), port(listeners[2])
+	log := c.logger()
+	backend, err := openBackend(ctx, c.database(), log)
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
-	var devices []*device
-	defer func() {
-		for _, d := range devices {
-			d.Close()
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		_ = backend.Shutdown(ctx)
-	}()
-	for _, name := range []string{"A", "B"} {
-		dialer := socketio.NewDialer(urlTo(listeners[0]), nil)
-		d, err := openDevice(ctx, name, filepath.Join(c.dir, "device-"+strings.ToLower(name)+".db"), dialer, log)
-		if err != nil {
-			return fmt.Errorf("device %s: %w", name, err)
-		}
-		devices = append(devices, d)
+	defer backend.Shutdown()
+	dialer := socketio.NewDialer(urlTo(listeners[0]), nil)
+	a, err := openDevice(ctx, "A", filepath.Join(c.dir, "device-a.db"), dialer, log)
+	if err != nil {
+		return fmt.Errorf("device A: %w", err)
 	}
+	defer a.Close()
+	b, err := openDevice(ctx, "B", filepath.Join(c.dir, "device-b.db"), dialer, log)
+	if err != nil {
+		return fmt.Errorf("device B: %w", err)
+	}
+	defer b.Close()
+
 	return serve(ctx, listeners, []http.Handler{
-		backend.handler(home, []frame{{Name: "A", Port: a}, {Name: "B", Port: b}}),
-		(&pages{device: devices[0], other: "B", otherPort: b, homePort: home}).handler(),
-		(&pages{device: devices[1], other: "A", otherPort: a, homePort: home}).handler(),
+		backend.handler(home, []frame{{Name: "A", Port: portA}, {Name: "B", Port: portB}}),
+		(&pages{device: a, other: "B", otherPort: portB, homePort: home}).handler(),
+		(&pages{device: b, other: "A", otherPort: portA, homePort: home}).handler(),
 	}, func() {
 		fmt.Printf("Files      %s\n", c.dir)
 		fmt.Printf("Both       %s\n", urlTo(listeners[0]))
@@ -124,6 +108,39 @@ func run(ctx context.Context, c config) error {
 		fmt.Printf("Device B   %s\n", urlTo(listeners[2]))
 		fmt.Println("Take a device offline, edit on both, bring it back. Ctrl+C ends.")
 	})
+}
+
+func (c config) logger() *slog.Logger {
+	level := slog.LevelWarn
+	if c.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+func (c config) database() string {
+	if c.db == "" {
+		return filepath.Join(c.dir, "server.db")
+	}
+	return c.db
+}
+
+func listen(addrs ...string) (listeners []net.Listener, err error) {
+	for _, addr := range addrs {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			closeAll(listeners)
+			return nil, err
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		_ = l.Close()
+	}
 }
 
 // serve runs one HTTP server for each listener until ctx ends or one fails.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"github.com/tidemark-sync/tidemark/internal/pgtest"
 )
 
@@ -226,6 +228,25 @@ func TestOtherSitesAreKeptOut(t *testing.T) {
 	csp := header.Get("Content-Security-Policy")
 	if !strings.Contains(csp, "default-src 'self'") || !strings.Contains(csp, "frame-ancestors "+p.home) {
 		t.Errorf("Content-Security-Policy %q", csp)
+	}
+}
+
+func TestTheSocketIsNotForWebPages(t *testing.T) {
+	t.Parallel()
+	p := start(t, t.TempDir())
+	socket := "ws" + p.home[len("http"):] + "/socket.io/?EIO=4&transport=websocket"
+	for origin, want := range map[string]int{"": http.StatusSwitchingProtocols, p.a: http.StatusForbidden, "http://evil.example": http.StatusForbidden} {
+		header := http.Header{}
+		if origin != "" {
+			header.Set("Origin", origin)
+		}
+		conn, resp, err := websocket.DefaultDialer.DialContext(t.Context(), socket, header)
+		if conn != nil {
+			conn.Close()
+		}
+		if resp == nil || resp.StatusCode != want {
+			t.Errorf("origin %q: %v, %v, want status %d", origin, resp, err, want)
+		}
 	}
 }
 

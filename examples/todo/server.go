@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
@@ -68,11 +68,13 @@ func openBackend(ctx context.Context, dsn string, log *slog.Logger) (b *backend,
 	return b, nil
 }
 
-// Shutdown lets running calls finish, until ctx ends.
-func (b *backend) Shutdown(ctx context.Context) error {
-	err := errors.Join(b.server.Shutdown(ctx), b.socket.Shutdown(ctx))
+// Shutdown lets running calls finish, for a moment, and closes everything.
+func (b *backend) Shutdown() {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = b.server.Shutdown(ctx)
+	_ = b.socket.Shutdown(ctx)
 	b.Close()
-	return err
 }
 
 func (b *backend) Close() {
