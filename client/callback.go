@@ -13,7 +13,7 @@ const maxCallbacks = 10_000
 // queue runs callbacks one after another on one goroutine, so that an
 // application's slow handler never holds up the connection loop.
 type queue struct {
-	mu    sync.Mutex // protects waiting
+	mu    sync.Mutex // protects fns
 	fns   []func()
 	ready chan struct{}
 }

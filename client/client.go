@@ -3,7 +3,7 @@
 // that keeps both sides in step whenever there is a connection.
 //
 //	c, err := client.Open(ctx, store, dialer, nil)
-//	posts, err := client.NewModel[Post](ctx, c, "post")
+//	posts, err := client.NewModel[Post](ctx, c, "post", nil)
 //	post, err := posts.Create(ctx, Post{Title: "Hello"})
 //	for list, err := range posts.Watch(ctx, tidemark.Where{"title": "Hello"}, nil) {
 //

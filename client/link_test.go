@@ -446,6 +446,42 @@ func TestHandlerThatHangsDoesNotHoldUpSyncing(t *testing.T) {
 	})
 }
 
+func TestHandlerTooFarBehindLosesItsConnectionNotAnEvent(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.open()
+		hung := make(chan struct{})
+		b.client.OnNotice("hang", func(json.RawMessage) { <-hung })
+		lost := make(chan error, 1)
+		b.script.mu.Lock()
+		first := b.script.conn
+		b.script.mu.Unlock()
+		go func() {
+			for s := range b.client.WatchStatus(t.Context()) {
+				if s.LastError != nil {
+					lost <- s.LastError
+					return
+				}
+			}
+		}()
+		m, err := tidemark.NewEvent(tidemark.EventApplication, tidemark.ApplicationEvent{Type: "hang"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 12_000 {
+			if first.Send(m) != nil {
+				break
+			}
+			if i%100 == 0 {
+				synctest.Wait()
+			}
+		}
+		wantCode(t, <-lost, tidemark.CodeLimit)
+		close(hung)
+		pass(time.Minute)
+		b.state(client.Synced)
+	})
+}
+
 func TestClosedClientSaysSo(t *testing.T) {
 	run(t, func(t *testing.T, b *bench) {
 		b.open()
