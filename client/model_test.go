@@ -50,7 +50,7 @@ type Everything struct {
 	Default string             `json:"default,omitempty"`
 	Made    string             `json:"made" tidemark:"readonly"`
 	Ignored func()             `json:"-"`
-	hidden  int
+	hidden  int                //lint:ignore U1000 a field that is not exported is no column
 }
 
 func everything(t *testing.T) *client.Model[Everything] {

@@ -127,7 +127,6 @@ type client struct {
 	got     []*tidemark.Message
 	changed chan struct{}
 	closed  tidemark.CloseReason
-	onEvent func(*tidemark.Message)
 	next    uint64
 }
 
