@@ -70,8 +70,9 @@ type Conn interface {
 	//
 	// m must not be changed afterwards. The same m may be sent on many connections.
 	Send(m *Message) error
-	// Close ends the connection for reason. What was queued may be lost. It does
-	// not wait, and is idempotent; the handler's Closed follows.
+	// Close ends the connection for reason. It does not wait, and is idempotent; the
+	// handler's Closed follows. What was queued may be lost, but not before a goodbye or
+	// ClosedShutdown, if the peer takes it within a time that the transport sets.
 	Close(reason CloseReason)
 }
 

@@ -96,15 +96,31 @@ func (l *link) dialed() (tidemark.Conn, tidemark.Welcome, error) {
 }
 
 // cut ends the link without a farewell: what is under way is lost.
-func (l *link) cut(server tidemark.CloseReason) {
+func (l *link) cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.fail()
+}
+
+// shutdown ends the link as a server does that goes away.
+func (l *link) shutdown() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.settled {
+		l.server.close(tidemark.ClosedShutdown)
+	} else {
+		l.fail()
+	}
+}
+
+// fail is cut, under mu.
+func (l *link) fail() {
 	if !l.settled {
 		l.refusal = tidemark.ErrOffline
 		l.settle()
 	}
 	l.client.drop(tidemark.ClosedTransport)
-	l.server.drop(server)
+	l.server.drop(tidemark.ClosedTransport)
 	l.leave()
 }
 
@@ -137,23 +153,31 @@ func (e *end) Send(m *tidemark.Message) error {
 }
 
 // Close implements tidemark.Conn. The other end is told of a goodbye, after what
-// was sent before; any other reason is a broken line to it.
+// was sent before; any other reason is a broken line to it, also after what was
+// sent before for ClosedShutdown, and at once otherwise.
 func (e *end) Close(reason tidemark.CloseReason) {
 	e.link.mu.Lock()
 	defer e.link.mu.Unlock()
+	e.close(reason)
+}
+
+// close, put, finish and drop are called under link.mu.
+
+func (e *end) close(reason tidemark.CloseReason) {
 	if e.reason != "" {
 		return
 	}
 	e.drop(reason)
-	if reason == e.goodbye {
+	switch reason {
+	case e.goodbye:
 		e.peer.finish(reason)
-	} else {
+	case tidemark.ClosedShutdown:
+		e.peer.finish(tidemark.ClosedTransport)
+	default:
 		e.peer.drop(tidemark.ClosedTransport)
 	}
 	e.link.leave()
 }
-
-// put, finish and drop are called under link.mu.
 
 func (e *end) put(m *tidemark.Message) {
 	e.inbox = append(e.inbox, copyOf(m))

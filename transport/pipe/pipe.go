@@ -63,7 +63,7 @@ func (p *Pipe) Dial(ctx context.Context, hello tidemark.Hello, h tidemark.Handle
 	select {
 	case <-l.answered:
 	case <-ctx.Done():
-		l.cut(tidemark.ClosedTransport)
+		l.cut()
 		return nil, tidemark.Welcome{}, ctx.Err()
 	}
 	return l.dialed()
@@ -73,7 +73,7 @@ func (p *Pipe) Dial(ctx context.Context, hello tidemark.Hello, h tidemark.Handle
 // lost, and both ends see ClosedTransport. New connections can be made.
 func (p *Pipe) Cut() {
 	for _, l := range p.present() {
-		l.cut(tidemark.ClosedTransport)
+		l.cut()
 	}
 }
 
@@ -90,13 +90,14 @@ func (p *Pipe) setBlocked(b bool) {
 }
 
 // Close ends all connections, the server's end with ClosedShutdown, and waits
-// until every handler has returned: it must not be called by one. It is idempotent.
+// until every handler has returned: it must not be called by one. What the server
+// has sent is received before. It is idempotent.
 func (p *Pipe) Close() error {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
 	for _, l := range p.present() {
-		l.cut(tidemark.ClosedShutdown)
+		l.shutdown()
 	}
 	p.running.Wait()
 	return nil

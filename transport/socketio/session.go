@@ -243,7 +243,8 @@ func (s *session) Send(m *tidemark.Message) error {
 }
 
 // Close implements tidemark.Conn. Only ClosedByServer is told to the client: it
-// then stays away. After any other reason it comes back.
+// then stays away. After any other reason it comes back. What waits still goes
+// out, for CloseTimeout at most, before ClosedByServer and ClosedShutdown.
 func (s *session) Close(reason tidemark.CloseReason) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -253,6 +254,8 @@ func (s *session) Close(reason tidemark.CloseReason) {
 	switch reason {
 	case tidemark.ClosedByServer:
 		s.finish(reason, []byte{engineMessage, packetDisconnect})
+	case tidemark.ClosedShutdown: // nothing is wrong with the client, and answers may wait for it
+		s.finish(reason, nil)
 	case tidemark.ClosedPing, tidemark.ClosedSlowReader: // it reads nothing, so it is told nothing
 		s.abandon(reason)
 	default:

@@ -14,6 +14,7 @@ var closeRules = []rule{
 	{"client's goodbye", "a client's goodbye reaches the server as ClosedByClient", checkClientGoodbye},
 	{"server's goodbye", "a server's goodbye reaches the client as ClosedByServer", checkServerGoodbye},
 	{"other reasons", "any other reason is a broken line to the peer, which can resume", checkOtherReasons},
+	{"last words", "what the server sent before a goodbye or a shutdown is received", checkLastWords},
 	{"close is idempotent", "Close may be called again and concurrently: Closed comes once, with the first reason", checkCloseIdempotent},
 	{"closed is last", "Closed comes once, after the last Receive, and Send then returns ErrClosed", checkClosedLast},
 	{"close from within", "Close may be called within Receive, and nothing is received after that", checkCloseWithinReceive},
@@ -66,6 +67,36 @@ func checkOtherReasons(ctx context.Context, b *bench) error {
 			if err := peer.closedResumable(ctx); err != nil {
 				return fmt.Errorf("peer after %q: %w", reason, err)
 			}
+		}
+	}
+	return nil
+}
+
+// checkLastWords has the client's handler held up, so that there is something to lose.
+func checkLastWords(ctx context.Context, b *bench) error {
+	const words = 200
+	for _, reason := range []tidemark.CloseReason{tidemark.ClosedByServer, tidemark.ClosedShutdown} {
+		atClient, release := held()
+		defer release()
+		_, server, err := b.connectWith(ctx, tidemark.Welcome{ID: "id"}, atClient, newObserver())
+		if err != nil {
+			return err
+		}
+		for i := range words {
+			if err := server.Send(numbered("e", i)); err != nil {
+				return err
+			}
+		}
+		server.Close(reason)
+		release()
+		if _, err := atClient.received(ctx, words); err != nil {
+			return fmt.Errorf("before %q: %w", reason, err)
+		}
+		if _, err := atClient.closed(ctx); err != nil {
+			return err
+		}
+		if err := server.closedFor(ctx, reason); err != nil {
+			return fmt.Errorf("own end: %w", err)
 		}
 	}
 	return nil
@@ -304,7 +335,13 @@ func checkShutdown(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
+	if err := server.Send(numbered("last", 0)); err != nil {
+		return err
+	}
 	b.Shutdown()
+	if _, err := client.received(ctx, 1); err != nil {
+		return fmt.Errorf("what was sent before the shutdown: %w", err)
+	}
 	server.mu.Lock()
 	reasons := server.reasons
 	server.mu.Unlock()

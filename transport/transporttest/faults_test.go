@@ -176,6 +176,12 @@ func faults() []fault {
 			}
 			c.Close(r)
 		}}, broken: []string{"server's goodbye"}},
+		{name: "a shutdown loses what waits", wrap: wrapper{close: func(c tidemark.Conn, r tidemark.CloseReason) {
+			if r == tidemark.ClosedShutdown {
+				r = tidemark.ClosedTransport
+			}
+			c.Close(r)
+		}}, broken: []string{"last words"}},
 		{name: "every end is a goodbye", wrap: wrapper{handler: func(h tidemark.Handler) tidemark.Handler {
 			return &wrappedHandler{Handler: h, closed: func(tidemark.CloseReason) { h.Closed(tidemark.ClosedByServer) }}
 		}}, broken: []string{"other reasons", "client's goodbye", "cut", "shutdown", "close is idempotent"}},
