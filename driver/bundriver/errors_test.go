@@ -88,7 +88,8 @@ func TestUnavailable(t *testing.T) {
 	db := pgtest.Connect(t, dsn)
 	mustExec(t, db, postgresTables)
 	d := engines[0].driver(t, db, models)
-	ctx := context.Background()
+	ctx, end := context.WithTimeout(context.Background(), time.Minute) // so that nothing here waits for ever
+	defer end()
 	other, err := pgtest.Connect(t, dsn).Conn(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -106,16 +107,20 @@ func TestUnavailable(t *testing.T) {
 	if tidemark.CodeOf(err) != tidemark.CodeUnavailable || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a lock that is not given: %v", err)
 	}
-	done := make(chan error)
+	waiting := func(want int) func() bool {
+		return func() bool {
+			n := -1
+			_ = db.QueryRowContext(ctx, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").Scan(&n)
+			return n == want
+		}
+	}
+	waitFor(t, waiting(0)) // the server may take a while to see that the first has gone
+	done := make(chan error, 1)
 	go func() {
 		_, err := d.Write(ctx, []tidemark.Mutation{create("list", "a", `{"title":"ours"}`, 5)})
 		done <- err
 	}()
-	waitFor(t, func() bool {
-		var n int
-		_ = db.QueryRowContext(ctx, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").Scan(&n)
-		return n == 1
-	})
+	waitFor(t, waiting(1))
 	mustExec(t, db, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
 	if err := <-done; tidemark.CodeOf(err) != tidemark.CodeUnavailable {
 		t.Errorf("a connection that was cut: %v", err)
@@ -124,11 +129,7 @@ func TestUnavailable(t *testing.T) {
 		_, err := d.Write(ctx, []tidemark.Mutation{create("list", "a", `{"title":"ours"}`, 5)})
 		done <- err
 	}()
-	waitFor(t, func() bool {
-		var n int
-		_ = db.QueryRowContext(ctx, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()").Scan(&n)
-		return n == 1
-	})
+	waitFor(t, waiting(1))
 	if _, err := other.ExecContext(ctx, "COMMIT"); err != nil {
 		t.Fatal(err)
 	}
@@ -164,6 +165,38 @@ func TestSQLiteIsBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, d, create("list", "a", `{"title":"x"}`, 5))
+}
+
+// TestTwoProcessesOnOneSQLiteFile has writers that do not queue up in one driver.
+func TestTwoProcessesOnOneSQLiteFile(t *testing.T) {
+	t.Parallel()
+	a, db := engines[1].ready(t)
+	b := engines[1].driver(t, db, models)
+	done := make(chan error, 2)
+	for k, d := range []*bundriver.Driver{a, b} {
+		go func() {
+			for i := range 100 {
+				m := create("note", "hot", fmt.Sprintf(`{"n":%d}`, 2*i+k), tidemark.Stamp(1+2*i+k))
+				if _, err := d.Write(context.Background(), []tidemark.Mutation{m}); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+	}
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Errorf("a writer that should have waited for the other: %v", err)
+		}
+	}
+	p, err := tidemark.Where{"n": 199}.Compile(a.Models()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rows, err := a.Find(context.Background(), p, 0); err != nil || len(rows) != 1 {
+		t.Errorf("the newest write is lost: %v", err)
+	}
 }
 
 func waitFor(t *testing.T, what func() bool) {
