@@ -130,6 +130,15 @@ func AppendInstant(b []byte, us int64) []byte {
 	return t.AppendFormat(b, "2006-01-02T15:04:05.000000Z")
 }
 
+// InstantOf returns t in microseconds since 1970, further decimals cut. Years
+// outside 0000 to 9999 are refused as [CodeInvalidData].
+func InstantOf(t time.Time) (int64, error) {
+	if s := t.Unix(); s < minInstant/1_000_000 || s > maxInstant/1_000_000 { // in seconds: microseconds wrap around
+		return 0, errBadInstant
+	}
+	return t.UnixMicro(), nil
+}
+
 var instantLayouts = []string{
 	"2006-01-02T15:04:05.999999999Z07:00",
 	"2006-01-02 15:04:05.999999999Z07:00",

@@ -188,3 +188,29 @@ func TestClockNeverGoesBack(t *testing.T) {
 		t.Error("a stamp within the drift was clamped")
 	}
 }
+
+func TestInstantsOutsideTheCalendarAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		at   time.Time
+		want string
+	}{
+		{time.Time{}, "0001-01-01T00:00:00.000Z"},
+		{time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC), "0000-01-01T00:00:00.000Z"},
+		{time.Date(-1, 12, 31, 23, 59, 59, 999999999, time.UTC), ""},
+		{time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC), "9999-12-31T23:59:59.999999Z"},
+		{time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC), ""},
+		{time.Date(1969, 12, 31, 23, 59, 59, 999999999, time.FixedZone("", 0)), "1969-12-31T23:59:59.999999Z"},
+		{time.Unix(18446744073710, 0), ""}, // its microseconds, modulo 2^64, are a moment of 1970
+		{time.Unix(math.MinInt64, 0), ""},
+	} {
+		us, err := tidemark.InstantOf(c.at)
+		got := ""
+		if err == nil {
+			got = string(tidemark.AppendInstant(nil, us))
+		}
+		if got != c.want || err != nil && tidemark.CodeOf(err) != tidemark.CodeInvalidData {
+			t.Errorf("%v: got %q, %v; want %q", c.at.Unix(), got, err, c.want)
+		}
+	}
+}

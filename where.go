@@ -57,8 +57,12 @@ func appendLiteral(b []byte, v any) ([]byte, error) {
 	case *Range:
 		return v.appendJSON(b)
 	case time.Time:
+		us, err := InstantOf(v)
+		if err != nil {
+			return nil, NewError(CodeInvalidWhere, "%s", messageOf(err))
+		}
 		b = append(b, '"')
-		b = AppendInstant(b, v.UnixMicro())
+		b = AppendInstant(b, us)
 		return append(b, '"'), nil
 	case string:
 		if !validText(v) {
