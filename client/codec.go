@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -24,6 +25,7 @@ import (
 // per row there is neither a map nor a look at tags.
 type codec struct {
 	schema *tidemark.Schema
+	typ    reflect.Type
 	fields []field
 	byName map[string]int
 	uid    int // the index in fields of uid
@@ -44,7 +46,7 @@ func compile[T any](model string) (*codec, error) {
 	if t.Kind() != reflect.Struct {
 		return nil, tidemark.NewError(tidemark.CodeInvalidData, "model %s: %s is not a struct", model, t)
 	}
-	c := &codec{byName: map[string]int{}, uid: -1}
+	c := &codec{typ: t, byName: map[string]int{}, uid: -1}
 	if err := c.add(model, t, nil); err != nil {
 		return nil, err
 	}
@@ -229,7 +231,8 @@ func (f *field) appendMember(b []byte, v reflect.Value) ([]byte, error) {
 	return b, nil
 }
 
-// patch returns the columns of p, canonical.
+// patch returns the columns of p, canonical. Values that the struct could not
+// hold are refused: nobody could read the row any more.
 func (c *codec) patch(uid string, p Patch) (tidemark.Row, error) {
 	b := []byte{'{'}
 	for _, name := range slices.Sorted(maps.Keys(p)) {
@@ -247,7 +250,10 @@ func (c *codec) patch(uid string, p Patch) (tidemark.Row, error) {
 		}
 	}
 	data, _, err := c.schema.Patch(uid, append(b, '}'))
-	return data, err
+	if err != nil {
+		return nil, err
+	}
+	return data, c.decode(data, reflect.New(c.typ).Interface())
 }
 
 // appendAny is appendMember for a value of whatever type: one of the field's own,
@@ -289,7 +295,7 @@ func (c *codec) decode(row tidemark.Row, out any) error {
 			fv = fv.Elem()
 		}
 		if err := f.decode(raw, fv); err != nil {
-			return tidemark.Wrap(err, tidemark.CodeInvalidData, "%s: the stored value does not fit %s", key, f.typ).OnField(key)
+			return tidemark.Wrap(err, tidemark.CodeInvalidData, "%s: the value does not fit %s", key, f.typ).OnField(key)
 		}
 		return nil
 	})
@@ -399,8 +405,12 @@ func decodeBool(raw []byte, v reflect.Value) error {
 }
 
 func encodeTime(b []byte, v reflect.Value) ([]byte, error) {
+	us, err := tidemark.InstantOf(v.Interface().(time.Time))
+	if err != nil {
+		return nil, err
+	}
 	b = append(b, '"')
-	b = tidemark.AppendInstant(b, v.Interface().(time.Time).UnixMicro())
+	b = tidemark.AppendInstant(b, us)
 	return append(b, '"'), nil
 }
 
@@ -461,9 +471,52 @@ func decodeRaw(raw []byte, v reflect.Value) error {
 	return nil
 }
 
+// encodeJSON refuses what encoding/json would change: it writes bytes that are
+// not UTF-8 as an escape, which other text has only when it was made elsewhere.
 func encodeJSON(b []byte, v reflect.Value) ([]byte, error) {
 	raw, err := encodePlain(v.Interface())
+	if err == nil && bytes.Contains(raw, []byte(`\ufffd`)) && !allText(v) {
+		err = errors.New("text is not valid UTF-8")
+	}
 	return append(b, raw...), err
+}
+
+// allText reports whether all texts in v are valid UTF-8.
+func allText(v reflect.Value) bool {
+	if v.IsValid() && v.CanInterface() {
+		switch x := v.Interface().(type) {
+		case json.Marshaler:
+			return true // encoding/json takes its text as it is
+		case encoding.TextMarshaler:
+			text, err := x.MarshalText()
+			return err == nil && utf8.Valid(text)
+		}
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return utf8.ValidString(v.String())
+	case reflect.Pointer, reflect.Interface:
+		return allText(v.Elem())
+	case reflect.Slice, reflect.Array:
+		for i := range v.Len() {
+			if !allText(v.Index(i)) {
+				return false
+			}
+		}
+	case reflect.Map:
+		for key, value := range v.Seq2() {
+			if !allText(key) || !allText(value) {
+				return false
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); (f.IsExported() || f.Anonymous) && !allText(v.Field(i)) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func decodeJSON(raw []byte, v reflect.Value) error { return json.Unmarshal(raw, v.Addr().Interface()) }
