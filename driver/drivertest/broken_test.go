@@ -63,7 +63,7 @@ var mistakes = map[string]struct {
 			}
 		}
 		return d.Write(ctx, ms)
-	}}, []string{"ties", "every_cell_one_by_one", "microseconds"}},
+	}}, []string{"ties", "update_over_updated", "update_over_created", "microseconds"}},
 	"stamps are cut to milliseconds": {broken{write: func(d *memory.Driver, ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
 		for i := range ms {
 			if ms[i].Stamp > 1e15 {
@@ -78,7 +78,7 @@ var mistakes = map[string]struct {
 			outs[i].Before = nil
 		}
 		return outs, err
-	}}, []string{"every_cell_one_by_one", "the_same_row_many_times"}},
+	}}, []string{"delete_over_created", "update_over_updated", "the_same_row_many_times"}},
 	"one refusal ends the batch": {broken{write: func(d *memory.Driver, ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
 		for i := range ms {
 			if outs, err := d.Write(ctx, ms[i:i+1]); err != nil || outs[0].Err != nil {
@@ -101,7 +101,7 @@ var mistakes = map[string]struct {
 		}
 		return d.Find(ctx, all, limit)
 	}}, []string{"find", "where"}},
-	"a snapshot has no others": {broken{snapshot: func(s *tidemark.Snapshot) { s.Others = nil }}, []string{"snapshot", "every_cell_one_by_one"}},
+	"a snapshot has no others": {broken{snapshot: func(s *tidemark.Snapshot) { s.Others = nil }}, []string{"snapshot", "delete_over_a_tombstone"}},
 	"a snapshot tells one twice": {broken{snapshot: func(s *tidemark.Snapshot) {
 		s.Others = append(s.Others, s.Selected...)
 	}}, []string{"snapshot"}},

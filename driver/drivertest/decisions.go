@@ -8,12 +8,22 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-var decisions = []check{
-	{"every cell one by one", "a write does to row and metadata what tidemark.Decide says, and tells it", func(t *testing.T, h Harness) {
-		for _, c := range cells(t, h) {
-			c.expect(t, h, h.write(t, c.m)[0])
+// cellChecks has one check for each operation over each state of the metadata.
+func cellChecks() []check {
+	var checks []check
+	for op := tidemark.Create; op <= tidemark.Adopt; op++ {
+		for _, s := range metaStates {
+			checks = append(checks, check{fmt.Sprintf("%s over %s", op, s.name), "a write does to row and metadata what tidemark.Decide says, and tells it, whatever its stamp and whether there is a row", func(t *testing.T, h Harness) {
+				for _, c := range cellsOf(t, h, op, s, 0) {
+					c.expect(t, h, h.write(t, c.m)[0])
+				}
+			}})
 		}
-	}},
+	}
+	return checks
+}
+
+var decisions = []check{
 	{"every cell in one batch", "what a batch does is what its mutations do one by one", func(t *testing.T, h Harness) {
 		all := cells(t, h)
 		ms := make([]tidemark.Mutation, len(all))
@@ -75,27 +85,44 @@ type cell struct {
 	present bool
 }
 
-// cells puts rows and metadata in all states, and returns a write for each.
+// metaState is a state of metadata that a write can meet.
+type metaState struct {
+	name string
+	meta tidemark.Meta
+}
+
+// mid is the newest stamp of all states, so that a write can be older, equal or newer.
+const mid = tidemark.Stamp(1_000_000_000_000)
+
+var metaStates = []metaState{
+	{"no metadata", tidemark.Meta{}},
+	{"created", tidemark.Meta{CreatedAt: mid}},
+	{"updated", tidemark.Meta{CreatedAt: mid - 500, UpdatedAt: mid}},
+	{"only updated", tidemark.Meta{UpdatedAt: mid}},
+	{"updated before it was created", tidemark.Meta{CreatedAt: mid + 900, UpdatedAt: mid}}, // what a client's wrong clock leaves
+	{"a tombstone", tidemark.Meta{CreatedAt: mid - 900, UpdatedAt: mid + 500, DeletedAt: mid}},
+	{"a bare tombstone", tidemark.Meta{DeletedAt: mid}},
+}
+
+// cells puts rows and metadata in all states, and returns a write of each operation for each.
 func cells(t *testing.T, h Harness) []cell {
 	t.Helper()
-	const mid = tidemark.Stamp(1_000_000_000_000)
-	metas := map[string]tidemark.Meta{
-		"no metadata":    {},
-		"created":        {CreatedAt: mid},
-		"updated":        {CreatedAt: mid - 500, UpdatedAt: mid},
-		"only updated":   {UpdatedAt: mid},
-		"updated before": {CreatedAt: mid + 900, UpdatedAt: mid}, // what a client's wrong clock leaves
-		"tombstone":      {CreatedAt: mid - 900, UpdatedAt: mid + 500, DeletedAt: mid},
-		"bare tombstone": {DeletedAt: mid},
-	}
 	var all []cell
-	for name, meta := range metas {
-		for op := tidemark.Create; op <= tidemark.Adopt; op++ {
-			for _, stamp := range []tidemark.Stamp{0, mid - 1, mid, mid + 1} {
-				for _, present := range []bool{false, true} {
-					all = append(all, newCell(t, h, name, meta, op, stamp, present, len(all)))
-				}
-			}
+	for op := tidemark.Create; op <= tidemark.Adopt; op++ {
+		for _, s := range metaStates {
+			all = append(all, cellsOf(t, h, op, s, len(all))...)
+		}
+	}
+	return all
+}
+
+// cellsOf is cells for one operation and one state; n numbers the rows from there on.
+func cellsOf(t *testing.T, h Harness, op tidemark.Op, s metaState, n int) []cell {
+	t.Helper()
+	var all []cell
+	for _, stamp := range []tidemark.Stamp{0, mid - 1, mid, mid + 1} {
+		for _, present := range []bool{false, true} {
+			all = append(all, newCell(t, h, s.name, s.meta, op, stamp, present, n+len(all)))
 		}
 	}
 	return all
