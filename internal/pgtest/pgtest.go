@@ -1,10 +1,8 @@
 // Package pgtest gives tests a PostgreSQL that is thrown away afterwards.
 //
 // One server runs for each test process, started from the machine's binaries when
-// a test first asks for it; each test has a database of its own. The binaries are
-// looked for in TIDEMARK_PG_BIN (a directory), in PATH and in
-// /usr/lib/postgresql. Where TIDEMARK_PG_DSN names a running server, databases
-// are created there instead.
+// a test first asks for it (see pgserver); each test has a database of its own.
+// Where TIDEMARK_PG_DSN names a running server, databases are created there instead.
 package pgtest
 
 import (
@@ -26,6 +24,7 @@ import (
 	"github.com/uptrace/bun/dialect/pgdialect"
 	"go.uber.org/goleak"
 
+	"github.com/tidemark-sync/tidemark/internal/pgserver"
 	"github.com/tidemark-sync/tidemark/internal/testneeds"
 )
 
@@ -33,7 +32,7 @@ import (
 // owner than TestMain.
 var process struct {
 	once   sync.Once
-	server *server
+	server *pgserver.Server
 	err    error
 	number atomic.Int64
 }
@@ -51,7 +50,7 @@ func (r run) Run() int {
 	code := r.m.Run()
 	process.once.Do(func() {}) // a server that nobody asked for is not started now
 	if process.server != nil {
-		process.server.stop()
+		process.server.Stop()
 	}
 	return code
 }
@@ -116,14 +115,14 @@ func baseDSN(t testing.TB) string {
 	if dsn := os.Getenv("TIDEMARK_PG_DSN"); dsn != "" {
 		return dsn
 	}
-	process.once.Do(func() { process.server, process.err = start() })
-	if errors.Is(process.err, errNoBinaries) {
+	process.once.Do(func() { process.server, process.err = pgserver.Start(pgserver.Careless...) })
+	if errors.Is(process.err, pgserver.ErrNoBinaries) {
 		testneeds.Missing(t, "PostgreSQL", process.err.Error())
 	}
 	if process.err != nil {
 		t.Fatalf("pgtest: %v", process.err)
 	}
-	return process.server.dsn()
+	return process.server.DSN()
 }
 
 // admin runs one statement in the server's maintenance database. Somebody else's

@@ -1,4 +1,7 @@
-package pgtest
+// Package pgserver runs a PostgreSQL that is thrown away afterwards, from the
+// machine's binaries: they are looked for in TIDEMARK_PG_BIN (a directory), in PATH
+// and in /usr/lib/postgresql.
+package pgserver
 
 import (
 	"bytes"
@@ -18,10 +21,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-var errNoBinaries = errors.New("initdb and postgres are neither in TIDEMARK_PG_BIN nor in PATH nor under /usr/lib/postgresql")
+// ErrNoBinaries is returned by [Start] where there is no PostgreSQL to start.
+var ErrNoBinaries = errors.New("initdb and postgres are neither in TIDEMARK_PG_BIN nor in PATH nor under /usr/lib/postgresql")
 
-// server is a PostgreSQL with a data directory of its own.
-type server struct {
+// Server is a running PostgreSQL with a data directory of its own.
+type Server struct {
 	dir  string
 	port int
 	cmd  *exec.Cmd
@@ -29,27 +33,30 @@ type server struct {
 	done chan struct{} // closed when the process has ended
 }
 
-// settings make a server that nobody will miss fast.
+// Careless are settings that make a server fast which nobody will miss.
+var Careless = []string{"fsync=off", "full_page_writes=off"}
+
 var settings = []string{
-	"fsync=off", "synchronous_commit=on", "full_page_writes=off", "autovacuum=off",
-	"shared_buffers=64MB", "max_connections=300", "log_min_messages=panic", "max_wal_size=2GB",
+	"synchronous_commit=on", "autovacuum=off", "shared_buffers=64MB", "max_connections=300", "log_min_messages=panic", "max_wal_size=2GB",
 }
 
-func start() (*server, error) {
+// Start starts a server, with the given settings (as name=value) beside its own.
+// It listens on 127.0.0.1 and lets everybody in as the superuser app.
+func Start(more ...string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
 	}
 	sweep()
-	s := &server{done: make(chan struct{})}
+	s := &Server{done: make(chan struct{})}
 	if s.dir, err = os.MkdirTemp("", fmt.Sprintf("tidemark-pg-%d-", os.Getpid())); err != nil {
 		return nil, err
 	}
-	if err = s.launch(bin); err == nil {
+	if err = s.launch(bin, append(slices.Clone(settings), more...)); err == nil {
 		err = s.ready()
 	}
 	if err != nil {
-		s.stop()
+		s.Stop()
 		return nil, err
 	}
 	return s, nil
@@ -73,10 +80,10 @@ func binaries() (string, error) {
 			return dir, nil
 		}
 	}
-	return "", errNoBinaries
+	return "", ErrNoBinaries
 }
 
-// sweep removes what test processes left that were killed.
+// sweep removes what processes left that were killed.
 func sweep() {
 	left, _ := filepath.Glob(filepath.Join(os.TempDir(), "tidemark-pg-*"))
 	for _, dir := range left {
@@ -88,7 +95,7 @@ func sweep() {
 	}
 }
 
-func (s *server) launch(bin string) error {
+func (s *Server) launch(bin string, settings []string) error {
 	if err := giveAway(s.dir); err != nil {
 		return err
 	}
@@ -121,7 +128,7 @@ func (s *server) launch(bin string) error {
 
 // run starts the process from a thread that lives as long as the process does:
 // the kernel ends the server when the thread that started it ends.
-func (s *server) run() error {
+func (s *Server) run() error {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -135,11 +142,11 @@ func (s *server) run() error {
 	return <-started
 }
 
-func (s *server) ready() error {
+func (s *Server) ready() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for {
-		conn, err := pgx.Connect(ctx, s.dsn())
+		conn, err := pgx.Connect(ctx, s.DSN())
 		if err == nil {
 			return conn.Close(ctx)
 		}
@@ -149,17 +156,21 @@ func (s *server) ready() error {
 			return fmt.Errorf("the server ended at once: %s", bytes.TrimSpace(out))
 		default:
 		}
-		if !pause(ctx, 10*time.Millisecond) {
+		select {
+		case <-ctx.Done():
 			return fmt.Errorf("the server does not answer: %w", err)
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-func (s *server) dsn() string {
+// DSN returns the address of the server's database postgres.
+func (s *Server) DSN() string {
 	return fmt.Sprintf("postgres://app@127.0.0.1:%d/postgres?sslmode=disable", s.port)
 }
 
-func (s *server) stop() {
+// Stop ends the server at once and removes its data.
+func (s *Server) Stop() {
 	if s.cmd != nil && s.cmd.Process != nil {
 		_ = s.cmd.Process.Signal(quit)
 		<-s.done
