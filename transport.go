@@ -50,7 +50,8 @@ type Welcome struct {
 	ID string
 	// Session is the private id by which the client can resume; empty when it cannot.
 	Session string
-	// Replay are messages that the client missed. Set on the server only.
+	// Replay are messages that the client missed. They count to no bound of what may
+	// wait for it. Set on the server only.
 	Replay []*Message
 }
 

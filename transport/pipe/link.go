@@ -36,7 +36,8 @@ type end struct {
 
 	// Protected by link.mu.
 	inbox  []*tidemark.Message
-	bytes  int
+	free   int                  // so many, the first of inbox, do not count
+	bytes  int                  // of the others
 	reason tidemark.CloseReason // "" while open
 }
 
@@ -61,9 +62,10 @@ func (l *link) Accept(w tidemark.Welcome, h tidemark.Handler) (tidemark.Conn, er
 	if l.settled {
 		return nil, tidemark.ErrClosed
 	}
-	for _, m := range w.Replay { // it was bounded where it was kept
+	for _, m := range w.Replay {
 		l.client.put(m)
 	}
+	l.client.free, l.client.bytes = len(w.Replay), 0 // it was bounded where it was kept
 	w.Replay = nil
 	l.welcome = w
 	l.server.handler = h
@@ -195,7 +197,7 @@ func (e *end) finish(reason tidemark.CloseReason) {
 
 // drop ends e and what waits.
 func (e *end) drop(reason tidemark.CloseReason) {
-	e.inbox, e.bytes = nil, 0
+	e.inbox, e.free, e.bytes = nil, 0, 0
 	e.finish(reason)
 }
 
@@ -238,7 +240,11 @@ func (e *end) take() (*tidemark.Message, tidemark.CloseReason) {
 	m := e.inbox[0]
 	e.inbox[0] = nil
 	e.inbox = e.inbox[1:]
-	e.bytes -= size(m)
+	if e.free > 0 {
+		e.free--
+	} else {
+		e.bytes -= size(m)
+	}
 	return m, ""
 }
 

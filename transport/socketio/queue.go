@@ -6,11 +6,13 @@ import "github.com/tidemark-sync/tidemark"
 type frame struct {
 	data   []byte
 	binary bool // an attachment
+	free   bool // does not count
 }
 
 // queue holds the frames that wait behind the one being written. That one does
-// not count: a peer that is busy receiving something big is not slow. Its
-// owner's lock protects it.
+// not count: a peer that is busy receiving something big is not slow. Nor does
+// what a resumed session missed: it was bounded where it was kept. The owner's lock
+// protects a queue.
 type queue struct {
 	limit  int // bytes that may wait
 	frames []frame
@@ -23,14 +25,21 @@ func (q *queue) admits(size int) bool { return q.bytes == 0 || q.bytes+size <= q
 
 func (q *queue) push(f frame) {
 	q.frames = append(q.frames, f)
-	q.bytes += len(f.data)
+	if !f.free {
+		q.bytes += len(f.data)
+	}
 }
 
 // pushMessage queues the frames of m, which stay together.
-func (q *queue) pushMessage(m *tidemark.Message) {
-	q.push(frame{data: m.Frame(encode)})
+func (q *queue) pushMessage(m *tidemark.Message) { q.pushFrames(m, false) }
+
+// pushReplay is pushMessage for what does not count.
+func (q *queue) pushReplay(m *tidemark.Message) { q.pushFrames(m, true) }
+
+func (q *queue) pushFrames(m *tidemark.Message, free bool) {
+	q.push(frame{data: m.Frame(encode), free: free})
 	for _, a := range m.Attachments {
-		q.push(frame{data: a, binary: true})
+		q.push(frame{data: a, binary: true, free: free})
 	}
 }
 
@@ -41,7 +50,9 @@ func (q *queue) pop() (frame, bool) {
 	f := q.frames[q.next]
 	q.frames[q.next] = frame{}
 	q.next++
-	q.bytes -= len(f.data)
+	if !f.free {
+		q.bytes -= len(f.data)
+	}
 	if q.next == len(q.frames) {
 		q.clear()
 	}

@@ -206,8 +206,8 @@ func (s *session) Accept(w tidemark.Welcome, h tidemark.Handler) (tidemark.Conn,
 		return nil, tidemark.ErrClosed
 	}
 	s.stage, s.handler, s.hello = stageOpen, h, tidemark.Hello{}
-	for _, m := range w.Replay { // it was bounded where it was kept
-		s.queue.pushMessage(m)
+	for _, m := range w.Replay {
+		s.queue.pushReplay(m)
 	}
 	s.push(frame{data: encodeConnected(w)})
 	return s, nil

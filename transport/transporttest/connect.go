@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -16,6 +18,7 @@ var connectRules = []rule{
 	{"late accept", "an offer may be answered after Offer has returned", checkLateAccept},
 	{"one answer", "an offer that was answered cannot be accepted again", checkOneAnswer},
 	{"replay", "the messages of Replay come first, then what is sent, with nothing lost", checkReplay},
+	{"big replay", "a replay beyond the queue's bound does not make a client slow", checkBigReplay},
 	{"receive after dial", "nothing is received within Dial: a Receive that waits does not hold it up", checkReceiveAfterDial},
 	{"dial that ends", "the end of ctx ends Dial, and the offer: its ctx ends, and Accept returns ErrClosed", checkDialEnds},
 	{"dial that has ended", "Dial with an ended ctx returns its error", checkDialEnded},
@@ -180,6 +183,29 @@ func checkReplay(ctx context.Context, b *bench) error {
 		}
 	}
 	return nil
+}
+
+func checkBigReplay(ctx context.Context, b *bench) error {
+	const sent = 50
+	big, err := tidemark.NewEvent("replayed", strings.Repeat("x", b.QueueBytes/2))
+	if err != nil {
+		return err
+	}
+	w := tidemark.Welcome{ID: "id", Replay: slices.Repeat([]*tidemark.Message{big}, 32)}
+	atClient, release := held()
+	defer release()
+	client, server, err := b.connectWith(ctx, w, atClient, newObserver())
+	if err != nil {
+		return err
+	}
+	for i := range sent {
+		if err := server.Send(numbered("e", i)); err != nil {
+			return fmt.Errorf("Send after the replay: %w", err)
+		}
+	}
+	release()
+	_, err = client.received(ctx, len(w.Replay)+sent)
+	return err
 }
 
 func checkReceiveAfterDial(ctx context.Context, b *bench) error {

@@ -130,6 +130,17 @@ func faults() []fault {
 			w.Replay = nil
 			return w
 		}}, broken: []string{"replay"}},
+		{name: "Replay is sent like the rest", wrap: wrapper{accept: func(o *wrappedOffer, w tidemark.Welcome, h tidemark.Handler) (tidemark.Conn, error) {
+			replay := w.Replay
+			w.Replay = nil
+			c, err := o.Offer.Accept(w, h)
+			for _, m := range replay {
+				if err == nil {
+					_ = c.Send(m)
+				}
+			}
+			return c, err
+		}}, broken: []string{"big replay"}},
 		{name: "Accept can be repeated", wrap: wrapper{accept: func(o *wrappedOffer, w tidemark.Welcome, h tidemark.Handler) (tidemark.Conn, error) {
 			c, err := o.Offer.Accept(w, h)
 			if err != nil {
