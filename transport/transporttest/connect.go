@@ -192,19 +192,25 @@ func checkBigReplay(ctx context.Context, b *bench) error {
 		return err
 	}
 	w := tidemark.Welcome{ID: "id", Replay: slices.Repeat([]*tidemark.Message{big}, 32)}
-	atClient, release := held()
-	defer release()
-	client, server, err := b.connectWith(ctx, w, atClient, newObserver())
+	d := b.dial(ctx, tidemark.Hello{Session: "s", Offset: "o"}, newObserver())
+	o, err := b.offer(ctx)
 	if err != nil {
 		return err
 	}
-	for i := range sent {
+	server, err := b.accept(o, w, newObserver())
+	if err != nil {
+		return err
+	}
+	for i := range sent { // while the replay is under way
 		if err := server.Send(numbered("e", i)); err != nil {
 			return fmt.Errorf("Send after the replay: %w", err)
 		}
 	}
-	release()
-	_, err = client.received(ctx, len(w.Replay)+sent)
+	r, err := d.wait(ctx)
+	if err != nil || r.err != nil {
+		return fmt.Errorf("Dial: %v, %v", r.err, err)
+	}
+	_, err = r.received(ctx, len(w.Replay)+sent)
 	return err
 }
 
