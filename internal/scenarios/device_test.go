@@ -14,7 +14,6 @@ import (
 	"github.com/tidemark-sync/tidemark/client"
 	"github.com/tidemark-sync/tidemark/internal/jsclient"
 	"github.com/tidemark-sync/tidemark/store/sqlite"
-	"github.com/tidemark-sync/tidemark/transport/socketio"
 )
 
 // local is what a device has of one row before a scenario: a value unless label
@@ -81,7 +80,7 @@ type goDevice struct {
 
 func (w *world) goDevice(t testing.TB, opts *client.Options) *goDevice {
 	t.Helper()
-	return newDevice(t, socketio.NewDialer(w.url(), nil), opts)
+	return newDevice(t, w.dialer(), opts)
 }
 
 // newDevice makes a device that stays offline until connect.

@@ -188,6 +188,8 @@ func (w *world) stop() {
 
 func (w *world) url() string { return "http://" + w.addr }
 
+func (w *world) dialer() tidemark.Dialer { return socketio.NewDialer(w.url(), nil) }
+
 // empty removes all rows and metadata.
 func (w *world) empty() {
 	w.t.Helper()

@@ -4,6 +4,14 @@ import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 import { createClient, offlinePlugin } from './offline.mjs'
 
+// The clock, which a test can put ahead.
+const RealDate = Date
+let skew = 0
+globalThis.Date = class extends RealDate {
+   constructor(...args) { args.length ? super(...args) : super(RealDate.now() + skew) }
+   static now() { return RealDate.now() + skew }
+}
+
 const require = createRequire(process.env.TIDEMARK_NODE_MODULES + '/')
 const { io } = require('socket.io-client')
 const [url] = process.argv.slice(2)
@@ -29,6 +37,7 @@ const commands = {
    find: async (name, where) => models[name].findWhere(where),
    meta: async (name, uid) => models[name].metadata.get(uid) ?? null,
    pending: async name => [...models[name].metadata.values()].filter(m => m.__dirty__).length,
+   skew: async ms => { skew = ms; return true },
    errors: async name => models[name].errors,
    // What a test arranges in the client's stores, or looks up there.
    arrange: async (name, uid, value, meta) => {
