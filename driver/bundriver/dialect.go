@@ -42,6 +42,10 @@ type dialect interface {
 
 	// begin opens a transaction that is going to write.
 	begin() string
+	// options and seize are the same for a transaction that database/sql opens: a
+	// statement that makes it a writer at once, "" where none is needed.
+	options() *sql.TxOptions
+	seize() string
 	// checkNow makes deferred constraints speak up; "" where they cannot be made to.
 	checkNow() string
 	// lock locks the metadata of a list of uids (see list), in one order for all; ""

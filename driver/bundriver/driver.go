@@ -50,7 +50,7 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-var _ tidemark.Driver = (*Driver)(nil)
+var _ tidemark.TxDriver = (*Driver)(nil)
 
 // Options are the parts of a [Driver] that have a default. The zero value is usable.
 type Options struct {
@@ -74,6 +74,7 @@ type Options struct {
 // Driver is a server's database. It is safe for concurrent use.
 type Driver struct {
 	db       *sql.DB
+	bun      *bun.DB
 	dialect  dialect
 	models   map[string]*model
 	schemas  []*tidemark.Schema
@@ -102,7 +103,7 @@ func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver,
 	if opts != nil {
 		o = *opts
 	}
-	d := &Driver{db: db.DB, models: make(map[string]*model), now: o.Now, log: o.Logger}
+	d := &Driver{db: db.DB, bun: db, models: make(map[string]*model), now: o.Now, log: o.Logger}
 	if o.MetadataTable == "" {
 		o.MetadataTable = "metadata"
 	}

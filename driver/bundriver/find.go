@@ -74,6 +74,13 @@ func (d *Driver) snapshotStatement(m *model, p *tidemark.Predicate, uids []strin
 }
 
 func (d *Driver) query(ctx context.Context, r *reader, m *model, each func() error, statement string, args ...any) error {
+	j, err := d.joined(ctx)
+	if err != nil {
+		return err
+	}
+	if j != nil {
+		return j.query(ctx, r, m, each, statement, args...)
+	}
 	rows, err := d.db.QueryContext(ctx, statement, d.args(args)...)
 	if err != nil {
 		return d.failed(ctx, err, m)

@@ -197,6 +197,12 @@ func (postgres) begin() string {
 	return "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL enable_seqscan = off"
 }
 
+func (postgres) options() *sql.TxOptions {
+	return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+}
+
+func (postgres) seize() string { return "" }
+
 func (postgres) checkNow() string { return "SET CONSTRAINTS ALL IMMEDIATE" }
 
 func (p postgres) lock(metadata string, count int) string {

@@ -184,6 +184,8 @@ func (sqlite) limits(c *column) (low, high *tidemark.Bound) {
 }
 
 func (sqlite) begin() string                         { return "BEGIN IMMEDIATE" }
+func (sqlite) options() *sql.TxOptions               { return nil }
+func (s sqlite) seize() string                       { return "DELETE FROM " + s.uids() + " WHERE false" }
 func (sqlite) checkNow() string                      { return "" }
 func (sqlite) lock(string, int) string               { return "" }
 func (sqlite) claim(string, tidemark.Op, int) string { return "" }

@@ -10,31 +10,40 @@ import (
 )
 
 // tx is a write transaction on a connection of its own: database/sql's Tx cannot
-// say BEGIN IMMEDIATE whatever the application's data source name is.
+// say BEGIN IMMEDIATE whatever the application's data source name is. Or it is a part
+// of the application's transaction; then conn is nil.
 type tx struct {
 	d       *Driver
 	conn    *sql.Conn
+	on      statements
 	done    bool
 	attempt int             // which attempt at the same writes this is, from 1
 	taken   map[string]bool // uids that lockAll took for their models
 }
 
+// statements is where a transaction's statements go.
+type statements interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
 // begin opens a transaction, waiting for its turn where writers take turns. The
 // caller must end it.
 func (d *Driver) begin(ctx context.Context) (*tx, error) {
-	if d.writing != nil {
-		select {
-		case d.writing <- struct{}{}:
-		case <-ctx.Done():
-			return nil, unavailable(ctx.Err())
-		}
+	if tidemark.TxOf(ctx) != nil { // it would wait for that one
+		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "this cannot be part of a transaction")
+	}
+	if err := d.take(ctx); err != nil {
+		return nil, err
 	}
 	t := &tx{d: d, attempt: 1}
 	var err error
 	if t.conn, err = d.db.Conn(ctx); err != nil {
-		t.release()
+		d.release()
 		return nil, d.dialect.translate(err, nil)
 	}
+	t.on = t.conn
 	if err := t.exec(ctx, d.dialect.begin()); err != nil {
 		t.end(ctx)
 		return nil, err
@@ -63,12 +72,25 @@ func (t *tx) end(ctx context.Context) {
 	}
 	_ = t.conn.Close()
 	t.conn = nil
-	t.release()
+	t.d.release()
 }
 
-func (t *tx) release() {
-	if t.d.writing != nil {
-		<-t.d.writing
+// take waits for the caller's turn to write, where writers take turns.
+func (d *Driver) take(ctx context.Context) error {
+	if d.writing == nil {
+		return nil
+	}
+	select {
+	case d.writing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return unavailable(ctx.Err())
+	}
+}
+
+func (d *Driver) release() {
+	if d.writing != nil {
+		<-d.writing
 	}
 }
 
@@ -79,7 +101,7 @@ func (t *tx) exec(ctx context.Context, statement string, args ...any) error {
 
 // affect is exec for a statement about a model, and tells how many rows it concerned.
 func (t *tx) affect(ctx context.Context, m *model, statement string, args ...any) (int, error) {
-	res, err := t.conn.ExecContext(ctx, statement, t.d.args(args)...)
+	res, err := t.on.ExecContext(ctx, statement, t.d.args(args)...)
 	if err != nil {
 		return 0, t.d.failed(ctx, err, m)
 	}
@@ -88,7 +110,7 @@ func (t *tx) affect(ctx context.Context, m *model, statement string, args ...any
 }
 
 func (t *tx) scan(ctx context.Context, into any, statement string, args ...any) error {
-	if err := t.conn.QueryRowContext(ctx, statement, t.d.args(args)...).Scan(into); err != nil {
+	if err := t.on.QueryRowContext(ctx, statement, t.d.args(args)...).Scan(into); err != nil {
 		return t.d.failed(ctx, err, nil)
 	}
 	return nil
@@ -96,7 +118,7 @@ func (t *tx) scan(ctx context.Context, into any, statement string, args ...any) 
 
 // query calls each for the rows of a statement about m, of which r reads.
 func (t *tx) query(ctx context.Context, r *reader, m *model, each func() error, statement string, args ...any) error {
-	rows, err := t.conn.QueryContext(ctx, statement, t.d.args(args)...)
+	rows, err := t.on.QueryContext(ctx, statement, t.d.args(args)...)
 	if err != nil {
 		return t.d.failed(ctx, err, m)
 	}
@@ -135,7 +157,8 @@ func (t *tx) atomically(ctx context.Context, fn func() error) error {
 		return err
 	}
 	err := fn()
-	if check := t.d.dialect.checkNow(); err == nil && check != "" {
+	// In the application's transaction its deferred constraints stay deferred.
+	if check := t.d.dialect.checkNow(); err == nil && check != "" && t.conn != nil {
 		err = t.exec(ctx, check)
 	}
 	if err != nil {

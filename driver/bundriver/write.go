@@ -41,46 +41,85 @@ const maxAttempts = 5
 // Where a deferred constraint fails only at the commit, as it can in SQLite, the
 // mutations are written one by one, each in a transaction of its own.
 func (d *Driver) Write(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+	return d.WriteTx(ctx, ms, nobody{})
+}
+
+// nobody is a witness that does not care.
+type nobody struct{}
+
+func (nobody) Decided(int, []tidemark.Outcome) {}
+func (nobody) Ended(bool)                      {}
+
+// WriteTx is Write with a witness. In a transaction of [Driver.RunInTx] a batch has savepoints
+// instead of new beginnings, and constraints that are deferred fail at the commit.
+func (d *Driver) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
 	if err := d.usable(ctx); err != nil {
 		return nil, err
 	}
+	j, err := d.joined(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case j != nil:
+		return j.write(ctx, ms, w)
+	}
+	return d.write(ctx, ms, 0, w)
+}
+
+// write makes the mutations, which stand at from in what the witness knows.
+func (d *Driver) write(ctx context.Context, ms []tidemark.Mutation, from int, w tidemark.Witness) ([]tidemark.Outcome, error) {
 	outs := make([]tidemark.Outcome, len(ms))
 	runs := d.plan(ms, outs)
-	careful := false
-	for attempt := 1; len(runs) > 0; attempt++ {
-		err := d.transact(ctx, runs, outs, careful, attempt)
-		refused := refusal(err)
-		again, race := errors.AsType[*retryError](err)
-		switch {
-		case err == nil:
-			return outs, nil
-		case race && attempt < maxAttempts:
-		case race:
-			return nil, unavailable(again.cause)
-		case refused == nil:
-			return nil, err
-		case len(runs) == 1 && len(runs[0].items) == 1:
-			outs[runs[0].items[0].at] = tidemark.Outcome{Err: refused}
-			return outs, nil
-		case careful:
-			return d.writeEach(ctx, ms)
-		default:
-			careful = true
-		}
+	err := repeat(runs, outs, func(careful bool, attempt int) error {
+		return d.transact(ctx, runs, outs, careful, attempt, from, w)
+	})
+	if refusal(err) != nil {
+		return d.writeEach(ctx, ms, from, w)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return outs, nil
 }
 
-func (d *Driver) writeEach(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+func (d *Driver) writeEach(ctx context.Context, ms []tidemark.Mutation, from int, w tidemark.Witness) ([]tidemark.Outcome, error) {
 	outs := make([]tidemark.Outcome, 0, len(ms))
 	for i := range ms {
-		o, err := d.Write(ctx, ms[i:i+1])
+		o, err := d.write(ctx, ms[i:i+1], from+i, w)
 		if err != nil {
 			return nil, err
 		}
 		outs = append(outs, o...)
 	}
 	return outs, nil
+}
+
+// repeat has once make the runs, again when it met with somebody else's writes, and
+// carefully when the database refuses a row. The error is a refusal if even that did not help.
+func repeat(runs []*run, outs []tidemark.Outcome, once func(careful bool, attempt int) error) error {
+	careful := false
+	for attempt := 1; len(runs) > 0; attempt++ {
+		err := once(careful, attempt)
+		refused := refusal(err)
+		again, race := errors.AsType[*retryError](err)
+		switch {
+		case err == nil:
+			return nil
+		case race && attempt < maxAttempts:
+		case race:
+			return unavailable(again.cause)
+		case refused == nil:
+			return err
+		case len(runs) == 1 && len(runs[0].items) == 1:
+			outs[runs[0].items[0].at] = tidemark.Outcome{Err: refused}
+			return nil
+		case careful:
+			return refused
+		default:
+			careful = true
+		}
+	}
+	return nil
 }
 
 // plan cuts a batch into runs. Mutations that can be refused without the database get their outcome.
@@ -182,13 +221,23 @@ func (r *run) halves() [2]*run {
 
 // transact makes the runs in one transaction and fills in their outcomes. When
 // careful, refused rows get an outcome; otherwise the first one is the error.
-func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outcome, careful bool, attempt int) error {
+func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outcome, careful bool, attempt, from int, w tidemark.Witness) error {
 	t, err := d.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer t.end(ctx)
 	t.attempt = attempt
+	if err := t.applyAll(ctx, runs, outs, careful); err != nil {
+		return err
+	}
+	w.Decided(from, outs)
+	err = t.commit(ctx)
+	w.Ended(err == nil)
+	return err
+}
+
+func (t *tx) applyAll(ctx context.Context, runs []*run, outs []tidemark.Outcome, careful bool) (err error) {
 	if len(runs) > 1 {
 		if err := t.lockAll(ctx, runs); err != nil {
 			return err
@@ -204,10 +253,7 @@ func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outc
 			return err
 		}
 	}
-	if err := t.giveBack(ctx, runs, outs); err != nil {
-		return err
-	}
-	return t.commit(ctx)
+	return t.giveBack(ctx, runs, outs)
 }
 
 // lockAll locks the uids of all runs in one order, so that batches that touch the
