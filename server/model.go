@@ -117,23 +117,28 @@ func (s *Server) write(ctx context.Context, runs []*run) {
 
 // commit holds the rows, writes, and reserves the events' slots.
 func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run) (err error) {
-	keys := make([]rowKey, len(ms))
+	d := &deciding{order: &s.order, keys: make([]rowKey, len(ms)), slots: make([]*slot, len(ms))}
 	for i := range ms {
-		keys[i] = rowKey{ms[i].Model, ms[i].UID}
+		d.keys[i] = rowKey{ms[i].Model, ms[i].UID}
 	}
-	held := slices.Clone(keys)
-	slices.SortFunc(held, func(a, b rowKey) int { return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.uid, b.uid)) })
-	held = slices.Compact(held)
-	if err := s.order.hold(ctx, held); err != nil {
-		return driverError(err)
+	if tidemark.TxOf(ctx) == nil {
+		held := slices.Clone(d.keys)
+		slices.SortFunc(held, func(a, b rowKey) int { return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.uid, b.uid)) })
+		held = slices.Compact(held)
+		if err := s.order.hold(ctx, held); err != nil {
+			return driverError(err)
+		}
+		defer s.order.release(held)
 	}
-	defer s.order.release(held)
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicked(p)
 		}
+		if err != nil {
+			d.drop()
+		}
 	}()
-	outcomes, err := s.driver.Write(ctx, ms)
+	outcomes, err := s.decide(ctx, ms, d)
 	if err != nil {
 		return driverError(err)
 	}
@@ -141,19 +146,71 @@ func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run
 		return tidemark.NewError(tidemark.CodeInternal, "the driver returned %d outcomes for %d writes", len(outcomes), len(ms))
 	}
 	for i, r := range runs {
-		r.committed(&outcomes[i], keys[i])
+		r.committed(&outcomes[i], d.slots[i])
 	}
 	return nil
 }
 
-func (r *run) committed(o *tidemark.Outcome, key rowKey) {
+// decide has the driver write, with d as the witness.
+func (s *Server) decide(ctx context.Context, ms []tidemark.Mutation, d *deciding) ([]tidemark.Outcome, error) {
+	if s.txs != nil {
+		return s.txs.WriteTx(ctx, ms, d)
+	}
+	if tidemark.TxOf(ctx) != nil {
+		return nil, errForeignTx
+	}
+	outcomes, err := s.driver.Write(ctx, ms)
+	if err == nil && len(outcomes) == len(ms) {
+		d.Decided(0, outcomes)
+		d.Ended(true)
+	}
+	return outcomes, err
+}
+
+var errForeignTx = tidemark.NewError(tidemark.CodeInvalidRequest, "the context carries a transaction that this server's driver cannot take part in")
+
+// deciding hears of the transaction of some writes, and reserves their slots in it.
+type deciding struct {
+	order    *order
+	keys     []rowKey
+	slots    []*slot // nil for a write that is refused
+	from, to int     // those of the transaction under way
+}
+
+func (d *deciding) Decided(from int, outcomes []tidemark.Outcome) {
+	d.from, d.to = from, from+len(outcomes)
+	for i := range outcomes {
+		if outcomes[i].Err == nil {
+			d.slots[from+i] = d.order.reserve(d.keys[from+i])
+		}
+	}
+}
+
+func (d *deciding) Ended(committed bool) {
+	for _, slot := range d.slots[d.from:d.to] {
+		if slot != nil {
+			slot.settle(committed)
+		}
+	}
+}
+
+// drop gives up all slots: nothing may hold up the rows' events.
+func (d *deciding) drop() {
+	for _, slot := range d.slots {
+		if slot != nil {
+			slot.settle(false)
+		}
+	}
+}
+
+func (r *run) committed(o *tidemark.Outcome, slot *slot) {
 	if o.Err != nil {
 		r.err = o.Err
 		return
 	}
 	result := &tidemark.RowMeta{Row: o.Row, Meta: o.Meta}
-	r.commit = &commit{slot: r.svc.server.order.reserve(key), result: result, refused: !o.Applied}
-	r.origin.add(r.commit.slot)
+	r.commit = &commit{slot: slot, result: result, refused: !o.Applied}
+	r.origin.add(slot)
 	r.raw, r.call.Result = result, result
 }
 

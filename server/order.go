@@ -11,6 +11,10 @@ import (
 // its hooks run afterwards, and its event leaves when it is filled in and all
 // slots before it have left.
 //
+// A write in a transaction of the server's own code holds nothing, since who waits for
+// a held row may have the database wait for that transaction. There, and so everywhere where
+// there are such transactions, the slot is reserved while the database keeps others from the row.
+//
 // Only the commit is done while a row is held, and nobody waits for a slot in a
 // hook; so hooks may write the very row that they were called for.
 type order struct {
@@ -29,11 +33,12 @@ type rowQueue struct {
 
 // slot is the place of one event among those about its row.
 type slot struct {
-	order *order
-	key   rowKey
-	ready bool
-	send  func() // nil when there is nothing to send
-	sent  chan struct{}
+	order   *order
+	key     rowKey
+	filled  bool
+	settled bool   // the write is committed, or will not be
+	send    func() // nil when there is nothing to send
+	sent    chan struct{}
 }
 
 // hold waits until the caller alone may write the rows of keys, which must be
@@ -48,16 +53,22 @@ func (o *order) hold(ctx context.Context, keys []rowKey) error {
 	return nil
 }
 
-func (o *order) holdOne(ctx context.Context, key rowKey) error {
-	o.mu.Lock()
-	if o.rows == nil {
-		o.rows = make(map[rowKey]*rowQueue)
-	}
+// queue returns the row's queue, with mu held.
+func (o *order) queue(key rowKey) *rowQueue {
 	q := o.rows[key]
 	if q == nil {
+		if o.rows == nil {
+			o.rows = make(map[rowKey]*rowQueue)
+		}
 		q = &rowQueue{}
 		o.rows[key] = q
 	}
+	return q
+}
+
+func (o *order) holdOne(ctx context.Context, key rowKey) error {
+	o.mu.Lock()
+	q := o.queue(key)
 	if !q.held {
 		q.held = true
 		o.mu.Unlock()
@@ -105,32 +116,58 @@ func (o *order) forget(key rowKey, q *rowQueue) {
 	}
 }
 
-// reserve returns the next slot of a row that the caller holds. It must be filled.
+// reserve returns the next slot of a row that nobody else can write now. It must
+// be filled and settled.
 func (o *order) reserve(key rowKey) *slot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := &slot{order: o, key: key, sent: make(chan struct{})}
-	q := o.rows[key]
+	q := o.queue(key)
 	q.slots = append(q.slots, s)
 	return s
 }
 
-// fill says what the slot sends; nil is nothing. Whoever fills the first slot of a
-// row sends it, and those after it that are ready. Filling again has no effect.
+// fill says what the slot sends; nil is nothing. Filling again has no effect.
 func (s *slot) fill(send func()) {
-	o := s.order
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if s.ready {
-		return
+	s.order.mu.Lock()
+	defer s.order.mu.Unlock()
+	if !s.filled {
+		s.filled, s.send = true, send
+		s.order.advance(s.key)
 	}
-	s.ready, s.send = true, send
-	q := o.rows[s.key]
-	if q.sending {
+}
+
+// settle says whether the write is committed; if not, the slot sends nothing.
+func (s *slot) settle(committed bool) {
+	s.order.mu.Lock()
+	defer s.order.mu.Unlock()
+	if !committed && !s.isSent() {
+		s.filled, s.send = true, nil
+	}
+	if !s.settled || !committed {
+		s.settled = true
+		s.order.advance(s.key)
+	}
+}
+
+func (s *slot) isSent() bool {
+	select {
+	case <-s.sent:
+		return true
+	default:
+		return false
+	}
+}
+
+// advance sends the first slots of a row, as far as they are ready: whoever makes the
+// first one ready sends it. It is called with mu held, and lets go of it while it sends.
+func (o *order) advance(key rowKey) {
+	q := o.rows[key]
+	if q == nil || q.sending {
 		return
 	}
 	q.sending = true
-	for len(q.slots) > 0 && q.slots[0].ready {
+	for len(q.slots) > 0 && q.slots[0].filled && q.slots[0].settled {
 		first := q.slots[0]
 		q.slots = q.slots[1:]
 		if first.send != nil {
@@ -141,7 +178,7 @@ func (s *slot) fill(send func()) {
 		close(first.sent)
 	}
 	q.sending = false
-	o.forget(s.key, q)
+	o.forget(key, q)
 }
 
 // origin is the call from outside that others were made for, inside its hooks and methods.

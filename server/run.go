@@ -113,11 +113,34 @@ func (r *run) publish() error {
 	}
 	send := func() { r.svc.server.channels.send(channels, m) }
 	if r.commit == nil {
-		send()
-		return nil
+		return r.svc.server.afterTx(r.ctx, send)
 	}
 	r.fillSlot(send)
 	return nil
+}
+
+// afterTx sends when the transaction that ctx carries is committed, at once when there is none.
+func (s *Server) afterTx(ctx context.Context, send func()) error {
+	if tidemark.TxOf(ctx) == nil {
+		send()
+		return nil
+	}
+	if s.txs == nil {
+		return errForeignTx
+	}
+	_, err := s.txs.WriteTx(ctx, nil, sending(send))
+	return err
+}
+
+// sending is the witness that publishes what was no write.
+type sending func()
+
+func (sending) Decided(int, []tidemark.Outcome) {}
+
+func (s sending) Ended(committed bool) {
+	if committed {
+		s()
+	}
 }
 
 func (r *run) fillSlot(send func()) {

@@ -23,6 +23,7 @@ var _ tidemark.Acceptor = (*Server)(nil)
 // those that the application adds. It is safe for concurrent use.
 type Server struct {
 	driver tidemark.Driver
+	txs    tidemark.TxDriver // driver, when it is one
 	opts   Options
 	log    *slog.Logger
 	clock  *tidemark.Clock
@@ -49,6 +50,7 @@ func New(driver tidemark.Driver, opts *Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{driver: driver, opts: o, log: o.Logger, clock: tidemark.NewClock(o.Now), services: make(map[string]*Service)}
+	s.txs, _ = driver.(tidemark.TxDriver)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, schema := range driver.Models() {
 		if reserved(schema.Name()) || s.services[schema.Name()] != nil {

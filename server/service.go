@@ -111,6 +111,9 @@ func (svc *Service) Publish(p Publisher, methods ...string) {
 // the method returns nothing. Inside a hook or method, pass on the ctx that it was given:
 // the call then counts as part of the one that it is made for. The error is
 // the method's own, or a *tidemark.Error; ErrClosed when the server is closed.
+//
+// With a ctx that carries a transaction of the server's driver, as bundriver's RunInTx gives it,
+// the call is made in that transaction, and published when it is committed.
 func (svc *Service) Call(ctx context.Context, name string, args ...any) (json.RawMessage, error) {
 	m, err := svc.method(name)
 	if err != nil {

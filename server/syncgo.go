@@ -45,6 +45,9 @@ type deletion struct {
 // a where with what there is, and answers what each side has to do. Everything
 // is checked before anything is done.
 func (s *Server) syncGo(ctx context.Context, c *Call) (any, error) {
+	if tidemark.TxOf(ctx) != nil { // those that it would wait for may wait for the transaction
+		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "a sync cannot be part of a transaction")
+	}
 	r, err := s.newReconciliation(ctx, c)
 	if err != nil {
 		return nil, err
