@@ -112,6 +112,10 @@ func engines(t *testing.T, run func(t *testing.T, w *world)) {
 		t.Parallel()
 		run(t, &world{t: t, db: pgtest.Open(t), uids: "tidemark.uids", addr: "127.0.0.1:0"})
 	})
+	onSQLite(t, run)
+}
+
+func onSQLite(t *testing.T, run func(t *testing.T, w *world)) {
 	t.Run("SQLite", func(t *testing.T) {
 		t.Parallel()
 		run(t, &world{t: t, db: openSQLite(t), uids: "tidemark_uids", addr: "127.0.0.1:0"})
