@@ -9,13 +9,16 @@ import (
 // one argument, a [Request], and is answered by an acknowledgement with one
 // argument, {"result": ...} or {"error": ...}; see docs/protocol.md.
 const (
-	EventRequest      = "client-request"
-	EventConnected    = "connected"     // server -> client: [socket id]
-	EventService      = "service-event" // server -> client: [{"name", "action", "result"}]
-	EventApplication  = "app-event"     // server -> client: [{"type", "value"}]
-	EventTransfer     = "cnx-transfer"
-	EventTransferAck  = "cnx-transfer-ack"
-	EventTransferFail = "cnx-transfer-error"
+	EventRequest     = "client-request"
+	EventConnected   = "connected"     // server -> client: [socket id]
+	EventService     = "service-event" // server -> client: [{"name", "action", "result"}]
+	EventApplication = "app-event"     // server -> client: [{"type", "value"}]
+
+	// Of a page that was loaded anew and asks for the channels of its former session.
+	EventTransferToken = "cnx-transfer-token" // client -> server: [token], of this session for its successor
+	EventTransfer      = "cnx-transfer"       // client -> server: [former id, own id, token of the former]
+	EventTransferAck   = "cnx-transfer-ack"   // server -> client: [former id, own id]
+	EventTransferFail  = "cnx-transfer-error" // server -> client: [former id, own id]
 )
 
 // The methods of a model's service, and of the shared service sync.

@@ -40,8 +40,11 @@ func (s *set) remove(x *Session) {
 
 // channels are the named groups of sessions.
 type channels struct {
-	mu     sync.RWMutex // protects groups, and Session.channels of all sessions
-	groups map[string]*set
+	remains *remains // does not change
+
+	mu       sync.RWMutex // protects what follows, and Session.channels of all sessions
+	groups   map[string]*set
+	position uint64 // of the last event
 }
 
 func (c *channels) join(name string, s *Session) {
@@ -50,6 +53,21 @@ func (c *channels) join(name string, s *Session) {
 	if s.channels == nil { // the session has ended
 		return
 	}
+	if _, in := s.channels[name]; !in {
+		c.enter(name, s, c.position)
+	}
+}
+
+// rejoin puts s into channels, as if it had joined them at those positions.
+func (c *channels) rejoin(positions map[string]uint64, s *Session) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, at := range positions {
+		c.enter(name, s, at)
+	}
+}
+
+func (c *channels) enter(name string, s *Session, at uint64) {
 	g := c.groups[name]
 	if g == nil {
 		if c.groups == nil {
@@ -59,7 +77,7 @@ func (c *channels) join(name string, s *Session) {
 		c.groups[name] = g
 	}
 	g.add(s)
-	s.channels[name] = struct{}{}
+	s.channels[name] = at
 }
 
 func (c *channels) leave(name string, s *Session) {
@@ -68,14 +86,17 @@ func (c *channels) leave(name string, s *Session) {
 	c.part(name, s)
 }
 
-// leaveAll takes s out of all channels, for good.
-func (c *channels) leaveAll(s *Session) {
+// leaveAll takes s out of all channels, for good, and returns them with the
+// positions at which it had joined.
+func (c *channels) leaveAll(s *Session) map[string]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for name := range s.channels {
+	left := s.channels
+	s.channels = nil
+	for name := range left {
 		c.part(name, s)
 	}
-	s.channels = nil
+	return left
 }
 
 func (c *channels) part(name string, s *Session) {
@@ -99,6 +120,18 @@ func (c *channels) of(s *Session) []string {
 func (c *channels) members(names []string) []*Session {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+	return c.union(names)
+}
+
+// next is members for an event, to which it gives the next position.
+func (c *channels) next(names []string) (members []*Session, at uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.position++
+	return c.union(names), c.position
+}
+
+func (c *channels) union(names []string) []*Session {
 	if len(names) == 1 {
 		if g := c.groups[names[0]]; g != nil {
 			return slices.Clone(g.list)
@@ -116,10 +149,14 @@ func (c *channels) members(names []string) []*Session {
 	return union.list
 }
 
-// send sends m to the union of the channels. No lock is held while sending. A
-// session that cannot take it is closed by its transport and hears of it there.
-func (c *channels) send(names []string, m *tidemark.Message) {
-	for _, s := range c.members(names) {
-		_ = s.send(m)
-	}
+// send sends m, which is not sent yet, to the union of the channels. Nobody is waited
+// for. A session that cannot take it is closed by its transport and hears of it there.
+func (c *channels) send(names []string, m *tidemark.Message) { c.remains.broadcast(names, m) }
+
+// whileStill calls do with a function that tells whether somebody is in a channel;
+// nobody comes or goes meanwhile.
+func (c *channels) whileStill(do func(inUse func(name string) bool)) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	do(func(name string) bool { return c.groups[name] != nil })
 }

@@ -20,3 +20,12 @@ func (s *Server) Channels() int {
 	defer s.channels.mu.Unlock()
 	return len(s.channels.groups)
 }
+
+// Remains returns how much the server keeps of what is over: events, channels whose events
+// were dropped, sessions that can be resumed, and sessions that can be taken over.
+func (s *Server) Remains() (events, marks, broken, unloaded int) {
+	r := s.remains
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.journal.entries), len(r.journal.dropped), r.broken.all.Len(), r.unloaded.all.Len()
+}

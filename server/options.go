@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"crypto/rand"
 	"log/slog"
 	"time"
@@ -42,6 +43,12 @@ type Options struct {
 	// integers exist, and neither matters where they do not. Defaults to numbers.
 	IntegersAsText bool
 
+	// Recovery is about clients whose line broke and that come back. It is on by default.
+	Recovery Recovery
+
+	// Transfer is about pages that are loaded anew. It is off by default.
+	Transfer Transfer
+
 	// NewID makes the names of sessions; they must be unique, and hard to guess.
 	// Defaults to 26 random letters and digits.
 	NewID func() string
@@ -50,6 +57,10 @@ type Options struct {
 const (
 	defaultOutstanding = 1024
 	defaultTimeout     = time.Minute
+
+	defaultKept         = 2 * time.Minute
+	defaultKeptBytes    = 16 << 20
+	defaultKeptSessions = 10_000
 )
 
 // complete returns a copy of o, which may be nil, with the defaults filled in.
@@ -60,6 +71,9 @@ func (o *Options) complete() (Options, error) {
 	}
 	if c.MaxDrift < 0 || c.MaxOutstanding < 0 {
 		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: MaxDrift and MaxOutstanding must not be negative")
+	}
+	if r, t := c.Recovery, c.Transfer; r.MaxAge < 0 || r.MaxBytes < 0 || r.MaxSessions < 0 || t.MaxAge < 0 || t.MaxSessions < 0 {
+		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: the bounds of Recovery and Transfer must not be negative")
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -76,6 +90,11 @@ func (o *Options) complete() (Options, error) {
 	if c.CallTimeout == 0 {
 		c.CallTimeout = defaultTimeout
 	}
+	c.Recovery.MaxAge = cmp.Or(c.Recovery.MaxAge, defaultKept)
+	c.Recovery.MaxBytes = cmp.Or(c.Recovery.MaxBytes, defaultKeptBytes)
+	c.Recovery.MaxSessions = cmp.Or(c.Recovery.MaxSessions, defaultKeptSessions)
+	c.Transfer.MaxAge = cmp.Or(c.Transfer.MaxAge, defaultKept)
+	c.Transfer.MaxSessions = cmp.Or(c.Transfer.MaxSessions, defaultKeptSessions)
 	if c.NewID == nil {
 		c.NewID = rand.Text
 	}

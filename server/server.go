@@ -33,6 +33,7 @@ type Server struct {
 
 	work     work
 	channels channels
+	remains  *remains
 	order    order
 	scopes   overlaps
 	fields   unknownFields
@@ -52,6 +53,8 @@ func New(driver tidemark.Driver, opts *Options) (*Server, error) {
 	s := &Server{driver: driver, opts: o, log: o.Logger, clock: tidemark.NewClock(o.Now), services: make(map[string]*Service)}
 	s.txs, _ = driver.(tidemark.TxDriver)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.remains = newRemains(s)
+	s.channels.remains = s.remains
 	for _, schema := range driver.Models() {
 		if reserved(schema.Name()) || s.services[schema.Name()] != nil {
 			s.cancel()

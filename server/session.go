@@ -13,9 +13,11 @@ import (
 // Session is one client's connection, from its acceptance to its end. Its methods
 // may be called concurrently, also after it has ended.
 type Session struct {
-	server *Server
-	id     string
-	hello  tidemark.Hello
+	server    *Server
+	id        string
+	private   string // by which the client can resume it; empty without recovery
+	recovered bool
+	hello     tidemark.Hello
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -25,18 +27,24 @@ type Session struct {
 	conn     tidemark.Conn // does not change afterwards
 	opened   chan struct{} // closed when the connect listeners have run
 	greeted  bool          // the connect listeners began to run; read after opened
+	gone     chan struct{} // closed when the disconnect listeners have run
 
 	outstanding atomic.Int64 // calls that were taken and are not yet answered
 
 	mu      sync.Mutex           // protects what follows; nothing that waits is done under it
 	closing tidemark.CloseReason // of a close that came before conn was known
 	state   state
-	early   []*request // calls that came while opening
+	denied  bool                // by a connect listener
+	held    []*tidemark.Message // sent before conn was known
+	early   []*request          // calls that came while opening
+	token   string              // by which a successor can take over; see Transfer
 	data    map[string]any
 	asked   map[uint64]chan []json.RawMessage // calls of the client that wait for its answer
 	lastAsk uint64
 
-	channels map[string]struct{} // protected by Server.channels.mu
+	// The session's channels, each with the position at which it joined; nil once it
+	// has ended. Protected by Server.channels.mu.
+	channels map[string]uint64
 }
 
 type state uint8
@@ -48,21 +56,38 @@ const (
 )
 
 // Offer accepts a connection unless the server is shutting down. The connect
-// listeners then run in a goroutine of the server.
-func (s *Server) Offer(_ context.Context, offer tidemark.Offer) {
-	session := &Session{server: s, id: s.opts.NewID(), hello: offer.Hello(), channels: make(map[string]struct{}),
-		attached: make(chan struct{}), opened: make(chan struct{})}
+// listeners then run in a goroutine of the server. A client that comes back while its former
+// connection still seems to stand ends that, and is accepted when its listeners have run.
+func (s *Server) Offer(ctx context.Context, offer tidemark.Offer) {
+	old := s.remains.unnoticed(offer.Hello().Session)
+	if old == nil {
+		s.admit(offer)
+		return
+	}
+	old.close(tidemark.ClosedTransport)
+	s.spawn(func() {
+		old.waitGone(ctx)
+		s.admit(offer)
+	})
+}
+
+func (s *Server) admit(offer tidemark.Offer) {
+	session := &Session{server: s, id: s.opts.NewID(), hello: offer.Hello(), channels: make(map[string]uint64),
+		attached: make(chan struct{}), opened: make(chan struct{}), gone: make(chan struct{})}
 	session.lane.session = session
 	if !s.work.enter(session) {
 		offer.Refuse(errShutdown)
 		return
 	}
 	session.ctx, session.cancel = context.WithCancel(s.ctx)
-	s.channels.join(session.id, session)
-	conn, err := offer.Accept(tidemark.Welcome{ID: session.id}, (*receiver)(session))
+	welcome, undo := s.remains.begin(session, session.hello)
+	conn, err := offer.Accept(welcome, (*receiver)(session))
 	if err != nil {
 		session.cancel()
+		undo()
 		s.channels.leaveAll(session)
+		s.remains.forget(session)
+		close(session.gone)
 		s.work.leave(session)
 		return
 	}
@@ -70,10 +95,14 @@ func (s *Server) Offer(_ context.Context, offer tidemark.Offer) {
 	s.spawn(session.open)
 }
 
-// attach makes conn known, and closes it if that was asked for meanwhile.
+// attach makes conn known, sends what was to be sent meanwhile, and closes it if that was asked for.
 func (s *Session) attach(conn tidemark.Conn) {
 	s.mu.Lock()
 	s.conn = conn
+	for _, m := range s.held {
+		_ = conn.Send(m)
+	}
+	s.held = nil
 	close(s.attached)
 	reason := s.closing
 	s.mu.Unlock()
@@ -116,11 +145,18 @@ func (s *Session) greet() error {
 	s.greeted = true
 	for _, listen := range s.server.listening().connect {
 		if err := safely(func() error { return listen(s.ctx, s) }); err != nil {
+			s.deny()
 			return err
 		}
 	}
 	s.server.log.Info("session opened", slog.String("session", s.id))
 	return s.Emit(tidemark.EventConnected, s.id)
+}
+
+func (s *Session) deny() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.denied = true
 }
 
 // safely runs fn; a panic is its error.
@@ -141,10 +177,20 @@ func (s *Session) ended(reason tidemark.CloseReason) {
 		l = s.server.listening()
 	}
 	s.tell(l.disconnecting, reason)
-	s.server.channels.leaveAll(s)
+	s.server.remains.keep(s, reason)
 	s.tell(l.disconnect, reason)
 	s.server.log.Info("session ended", slog.String("session", s.id), slog.String("reason", string(reason)))
+	s.server.remains.forget(s)
+	close(s.gone)
 	s.server.work.leave(s)
+}
+
+// established reports whether the session is worth to be taken up again. One
+// that was taken up is, though it broke before the connect listeners ran anew.
+func (s *Session) established() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == open || s.recovered && !s.denied
 }
 
 func (s *Session) tell(listeners []func(*Session, tidemark.CloseReason), reason tidemark.CloseReason) {
@@ -157,6 +203,10 @@ func (s *Session) tell(listeners []func(*Session, tidemark.CloseReason), reason 
 
 // ID returns the session's public name. It is also the name of a channel that the session is in.
 func (s *Session) ID() string { return s.id }
+
+// Recovered reports whether the session goes on where one broke that had this name: its
+// channels and values are there already, and the client has what it missed. See [Recovery].
+func (s *Session) Recovered() bool { return s.recovered }
 
 // Hello returns what the client said when it connected.
 func (s *Session) Hello() tidemark.Hello { return s.hello }
@@ -198,7 +248,7 @@ func (s *Session) Emit(event string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	return s.send(m)
+	return s.server.remains.emit(s, m)
 }
 
 // Call sends an event that the client acknowledges, and returns the arguments of
@@ -251,13 +301,20 @@ func (s *Session) close(reason tidemark.CloseReason) {
 	}
 }
 
+// send hands m to the connection, or keeps it for the connection that is to come.
 func (s *Session) send(m *tidemark.Message) error {
 	select {
 	case <-s.attached:
 		return s.conn.Send(m)
 	default:
-		return tidemark.ErrClosed
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		return s.conn.Send(m)
+	}
+	s.held = append(s.held, m)
+	return nil
 }
 
 // receiver is a Session as its connection's handler.
@@ -273,23 +330,12 @@ func (rc *receiver) Receive(m *tidemark.Message) {
 		s.answered(m)
 	case m.Event == tidemark.EventRequest:
 		s.request(m)
+	case m.Event == tidemark.EventTransferToken:
+		s.setToken(m)
 	case m.Event == tidemark.EventTransfer:
 		s.transfer(m)
 	default:
 		s.server.log.Debug("event ignored", slog.String("session", s.id), slog.String("event", short(m.Event)))
-	}
-}
-
-// transfer answers a client that was loaded anew and asks for the channels and data of
-// its former session: that they are gone. To know a former id would be all that it takes to
-// get them, and an application's connect listeners give a client what is its own.
-func (s *Session) transfer(m *tidemark.Message) {
-	if len(m.Args) < 2 {
-		return
-	}
-	from, err := tidemark.DecodeString(m.Args[0])
-	if to, err2 := tidemark.DecodeString(m.Args[1]); err == nil && err2 == nil && to == s.id {
-		_ = s.Emit(tidemark.EventTransferFail, from, to)
 	}
 }
 

@@ -122,6 +122,7 @@ type client struct {
 	t    *testing.T
 	conn tidemark.Conn
 	id   string
+	pid  string // the private id
 
 	mu      sync.Mutex
 	got     []*tidemark.Message
@@ -146,7 +147,7 @@ func (b *bench) dialWith(hello tidemark.Hello) *client {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	c.conn, c.id = conn, w.ID
+	c.conn, c.id, c.pid = conn, w.ID, w.Session
 	return c
 }
 
