@@ -70,7 +70,18 @@ func (t *tx) claim(ctx context.Context, r *run) (map[string]tidemark.Meta, error
 		won[m.UID] = m
 		return nil
 	}, statement, string(batch), r.model.name)
-	return won, err
+	if err != nil || len(won) == len(r.items) {
+		return won, err
+	}
+	// Those that lost are locked as well, but for one whose uid came into being
+	// while the statement ran: it cannot see to which model.
+	var lost []string
+	for i := range r.items {
+		if _, ok := won[r.items[i].uid]; !ok {
+			lost = append(lost, r.items[i].uid)
+		}
+	}
+	return won, t.lock(ctx, lost)
 }
 
 // read returns the states of a run's items, in their order.
