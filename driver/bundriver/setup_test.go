@@ -145,7 +145,10 @@ func TestDriver(t *testing.T) {
 func conform(t *testing.T, e engine) {
 	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
 		d, db := e.ready(t)
-		return drivertest.Harness{Driver: d, Put: e.put(db), Constraints: true}
+		return drivertest.Harness{Driver: d, Put: e.put(db), Constraints: true,
+			RunInTx: func(ctx context.Context, fn func(context.Context) error) error {
+				return d.RunInTx(ctx, func(ctx context.Context, _ bun.Tx) error { return fn(ctx) })
+			}}
 	})
 }
 

@@ -1,6 +1,7 @@
 package drivertest_test
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"os/exec"
@@ -20,6 +21,39 @@ type broken struct {
 	find     func(d *memory.Driver, ctx context.Context, p *tidemark.Predicate, limit int) ([]tidemark.Row, error)
 	snapshot func(s *tidemark.Snapshot)
 	models   func(s []*tidemark.Schema) []*tidemark.Schema
+	witness  func(w tidemark.Witness) tidemark.Witness
+	commit   bool // a transaction is committed whatever its function says
+}
+
+func (b broken) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
+	if b.witness != nil {
+		w = b.witness(w)
+	}
+	return b.Driver.WriteTx(ctx, ms, w)
+}
+
+func (b broken) RunInTx(ctx context.Context, fn func(context.Context) error) (err error) {
+	inner := b.Driver.RunInTx(ctx, func(ctx context.Context) error {
+		err = fn(ctx)
+		if b.commit {
+			return nil
+		}
+		return err
+	})
+	return cmp.Or(err, inner)
+}
+
+// deaf is a witness to whom nobody says how it ends, hasty one that hears of it too early.
+type (
+	deaf  struct{ tidemark.Witness }
+	hasty struct{ tidemark.Witness }
+)
+
+func (deaf) Ended(bool) {}
+
+func (h hasty) Decided(from int, outs []tidemark.Outcome) {
+	h.Witness.Decided(from, outs)
+	h.Ended(true)
 }
 
 func (b broken) Write(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
@@ -105,6 +139,11 @@ var mistakes = map[string]struct {
 	"a snapshot tells one twice": {broken{snapshot: func(s *tidemark.Snapshot) {
 		s.Others = append(s.Others, s.Selected...)
 	}}, []string{"snapshot"}},
+	"a witness does not hear of the end": {broken{witness: func(w tidemark.Witness) tidemark.Witness { return deaf{w} }},
+		[]string{"a_transaction_commits_whole", "a_rollback_leaves_nothing", "witnesses_of_racing_writers"}},
+	"a witness hears of an end that is none": {broken{witness: func(w tidemark.Witness) tidemark.Witness { return hasty{w} }},
+		[]string{"a_transaction_commits_whole", "a_rollback_leaves_nothing", "a_transaction_inside_another"}},
+	"what failed is committed": {broken{commit: true}, []string{"a_rollback_leaves_nothing", "a_transaction_inside_another"}},
 	"models in another order": {broken{models: func(s []*tidemark.Schema) []*tidemark.Schema {
 		s[0], s[1] = s[1], s[0]
 		return s
@@ -128,7 +167,7 @@ func TestMistake(t *testing.T) {
 	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
 		b := m.b
 		b.Driver = memory.New(drivertest.Schemas()...)
-		return drivertest.Harness{Driver: b, Put: func(_ testing.TB, model string, row tidemark.Row, meta tidemark.Meta) {
+		return drivertest.Harness{Driver: b, RunInTx: b.RunInTx, Put: func(_ testing.TB, model string, row tidemark.Row, meta tidemark.Meta) {
 			b.Put(model, row, meta)
 		}}
 	})

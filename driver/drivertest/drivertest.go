@@ -28,6 +28,10 @@ type Harness struct {
 	// Constraints says that the database enforces what [Schemas] describes
 	// besides required columns: unique, reference and check.
 	Constraints bool
+
+	// RunInTx runs fn in a transaction of the driver, as its own method of that name
+	// does, where the driver is a [tidemark.TxDriver]. nil otherwise.
+	RunInTx func(ctx context.Context, fn func(ctx context.Context) error) error
 }
 
 // Schemas are the suite's models. In a database they are
@@ -66,7 +70,7 @@ type check struct {
 
 // Run runs all checks, each on a harness of its own.
 func Run(t *testing.T, setup func(t *testing.T) Harness) {
-	for _, checks := range [][]check{cellChecks(), decisions, batches, reads, values, races, ends} {
+	for _, checks := range [][]check{cellChecks(), decisions, batches, reads, values, races, txs, ends} {
 		for _, c := range checks {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()

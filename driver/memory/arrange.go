@@ -10,7 +10,8 @@ import (
 // Put stores a row and its metadata as they are, behind the driver's back, as
 // another program would, or as a test needs them. A nil row leaves metadata
 // without a row; zero metadata leaves a row without metadata. model may be "" for
-// metadata whose model is not known, and row must then be nil. Put panics for a
+// metadata whose model is not known, and row must then be nil. During a transaction
+// of RunInTx it has no lasting effect. Put panics for a
 // model that the driver lacks and for a row and metadata of different uids.
 func (d *Driver) Put(model string, row tidemark.Row, meta tidemark.Meta) {
 	d.mu.Lock()

@@ -15,7 +15,7 @@ func TestDriver(t *testing.T) {
 	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
 		d := memory.New(drivertest.Schemas()...)
 		t.Cleanup(func() { d.Close() })
-		return drivertest.Harness{Driver: d, Put: func(_ testing.TB, model string, row tidemark.Row, meta tidemark.Meta) { d.Put(model, row, meta) }}
+		return drivertest.Harness{Driver: d, RunInTx: d.RunInTx, Put: func(_ testing.TB, model string, row tidemark.Row, meta tidemark.Meta) { d.Put(model, row, meta) }}
 	})
 }
 

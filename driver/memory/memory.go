@@ -13,14 +13,15 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-var _ tidemark.Driver = (*Driver)(nil)
+var _ tidemark.TxDriver = (*Driver)(nil)
 
 // Driver is a database in memory. Reads see the rows in the order of their uids.
 // It is safe for concurrent use.
 type Driver struct {
 	schemas []*tidemark.Schema
+	writing chan struct{} // held by the transaction under way
 
-	mu     sync.RWMutex // protects what follows; a Write holds it whole, which is its transaction
+	mu     sync.RWMutex // protects what follows
 	tables map[string]*table
 	metas  map[string]entry // by uid, for all models together, as in the guide's table
 	clock  *tidemark.Clock
@@ -44,6 +45,7 @@ type entry struct {
 func New(schemas ...*tidemark.Schema) *Driver {
 	d := &Driver{
 		schemas: slices.Clone(schemas),
+		writing: make(chan struct{}, 1),
 		tables:  make(map[string]*table, len(schemas)),
 		metas:   make(map[string]entry),
 		clock:   tidemark.NewClock(nil),
@@ -62,6 +64,13 @@ func (d *Driver) Models() []*tidemark.Schema { return slices.Clone(d.schemas) }
 
 // Migrate gives metadata, created now, to rows that were put without.
 func (d *Driver) Migrate(ctx context.Context) error {
+	if tidemark.TxOf(ctx) != nil { // it would wait for that one
+		return tidemark.NewError(tidemark.CodeInvalidRequest, "this cannot be part of a transaction")
+	}
+	if err := d.take(ctx); err != nil {
+		return err
+	}
+	defer d.release()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usable(ctx); err != nil {
@@ -84,6 +93,10 @@ func (d *Driver) Migrate(ctx context.Context) error {
 
 // Find returns the rows that p selects, sorted by uid.
 func (d *Driver) Find(ctx context.Context, p *tidemark.Predicate, limit int) ([]tidemark.Row, error) {
+	d, err := d.seen(ctx)
+	if err != nil {
+		return nil, err
+	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	t, err := d.table(ctx, p)
@@ -99,6 +112,10 @@ func (d *Driver) Find(ctx context.Context, p *tidemark.Predicate, limit int) ([]
 
 // Snapshot reads under one lock, which is its moment.
 func (d *Driver) Snapshot(ctx context.Context, p *tidemark.Predicate, uids []string) (*tidemark.Snapshot, error) {
+	d, err := d.seen(ctx)
+	if err != nil {
+		return nil, err
+	}
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	t, err := d.table(ctx, p)

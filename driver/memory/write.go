@@ -7,8 +7,41 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-// Write makes the mutations under one lock.
+// Write makes the mutations in a transaction of their own, or the one that ctx carries.
 func (d *Driver) Write(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+	return d.WriteTx(ctx, ms, nobody{})
+}
+
+// nobody is a witness that does not care.
+type nobody struct{}
+
+func (nobody) Decided(int, []tidemark.Outcome) {}
+func (nobody) Ended(bool)                      {}
+
+// WriteTx is Write with a witness.
+func (d *Driver) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
+	t, err := d.txOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if t != nil {
+		return t.write(ctx, ms, w)
+	}
+	if err := d.take(ctx); err != nil {
+		return nil, err
+	}
+	defer d.release()
+	outcomes, err := d.apply(ctx, ms)
+	if err != nil {
+		return nil, err
+	}
+	w.Decided(0, outcomes)
+	w.Ended(true)
+	return outcomes, nil
+}
+
+// apply makes the mutations under one lock.
+func (d *Driver) apply(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usable(ctx); err != nil {
