@@ -44,7 +44,7 @@ type remains struct {
 	broken   shelf               // sessions to be resumed, by their private names
 	unloaded shelf               // sessions to be taken over, by their public names
 	live     map[string]*Session // by their private names, until their disconnect listeners have run
-	sweeping bool
+	sweeper  *time.Timer         // nil while there is nothing to sweep
 }
 
 func newRemains(s *Server) *remains {
@@ -203,42 +203,54 @@ func (r *remains) forget(s *Session) {
 	}
 }
 
-// sweep sees to it that a goroutine drops what is too old, until nothing is left. mu is held.
+// sweep sees to it that what is too old is dropped, until nothing is left. mu is held.
 func (r *remains) sweep() {
-	if r.sweeping || r.server.ctx.Err() != nil {
-		return
+	if r.sweeper == nil && r.server.ctx.Err() == nil {
+		r.sweeper = time.AfterFunc(r.period(), r.sweepNow)
 	}
-	r.sweeping = true
-	r.server.spawn(func() {
-		for r.sweepOnce() {
-		}
-	})
 }
 
-// sweepOnce waits for a part of the age, drops what is too old, and reports whether something is left.
-func (r *remains) sweepOnce() bool {
+// period is how often the remains are swept: what is too old stays for a part of its age more.
+func (r *remains) period() time.Duration {
 	const often = 8 // times within the age
 	age := r.server.opts.Recovery.MaxAge
 	if r.transfer {
 		age = min(age, r.server.opts.Transfer.MaxAge)
 	}
-	t := time.NewTimer(max(age/often, time.Millisecond))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-r.server.ctx.Done():
-		return false
-	}
+	return max(age/often, time.Millisecond)
+}
+
+func (r *remains) sweepNow() {
+	r.server.work.begin(routines)
+	defer r.server.work.end(routines)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.sweeper == nil { // stopped
+		return
+	}
 	now := time.Now()
 	r.broken.sweep(now)
 	r.unloaded.sweep(now)
+	left := r.broken.all.Len()+r.unloaded.all.Len() > 0
 	r.server.channels.whileStill(func(inUse func(string) bool) {
 		r.journal.sweep(now, inUse)
-		r.sweeping = !r.journal.idle(inUse) || r.broken.all.Len()+r.unloaded.all.Len() > 0
+		left = left || !r.journal.idle(inUse)
 	})
-	return r.sweeping
+	if left && r.server.ctx.Err() == nil {
+		r.sweeper.Reset(r.period())
+	} else {
+		r.sweeper = nil
+	}
+}
+
+// stop ends the sweeping, with the server.
+func (r *remains) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sweeper != nil {
+		r.sweeper.Stop()
+		r.sweeper = nil
+	}
 }
 
 // waitGone returns when the session's listeners have run, or ctx is done.

@@ -172,6 +172,7 @@ func (s *Server) Close() error {
 // disconnect ends the contexts of what still runs and closes all sessions.
 func (s *Server) disconnect() {
 	s.cancel()
+	s.remains.stop()
 	for _, session := range s.work.sessions() {
 		session.close(tidemark.ClosedShutdown)
 	}
