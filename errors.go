@@ -47,7 +47,9 @@ const (
 // Error is an error with a stable code. Code and Message are safe to show to
 // a client; a wrapped cause (see [Wrap]) is for the server's log only.
 type Error struct {
-	Code    Code
+	// Code is what programs go by.
+	Code Code
+	// Message is for people.
 	Message string
 
 	// Field is the column concerned, "" when there is none or it is unknown.

@@ -6,10 +6,10 @@ package tidemark
 //
 //	{"uid": "...", "created_at": "...", "updated_at": null, "deleted_at": null}
 type Meta struct {
-	UID       string `json:"uid"`
-	CreatedAt Stamp  `json:"created_at"`
-	UpdatedAt Stamp  `json:"updated_at"`
-	DeletedAt Stamp  `json:"deleted_at"`
+	UID       string `json:"uid"`        // the row's name
+	CreatedAt Stamp  `json:"created_at"` // when the row was created; zero when it came into being by an update
+	UpdatedAt Stamp  `json:"updated_at"` // when it was last updated; zero for never
+	DeletedAt Stamp  `json:"deleted_at"` // when it was deleted; zero for a live row
 }
 
 // T returns the stamp that decides conflicts: DeletedAt, else UpdatedAt, else

@@ -16,16 +16,16 @@ const (
 
 // Term is the part of a [Predicate] about one field.
 type Term struct {
-	Field     Field
-	Op        TermOp
+	Field     Field  // the field that it is about
+	Op        TermOp // what it asks
 	Value     Value  // for Equal
 	Low, High *Bound // for Between; at least one is given
 }
 
 // Bound is one end of a range. Its value is not null.
 type Bound struct {
-	Value     Value
-	Inclusive bool
+	Value     Value // of the field's kind
+	Inclusive bool  // whether the value itself is within
 }
 
 // Predicate is a where clause checked against a model: its terms are typed,

@@ -70,8 +70,8 @@ func ParseRequest(raw []byte) (Request, error) {
 // Err counts: a nil Result without Err is a method that returned nothing, and
 // has no member result.
 type Answer struct {
-	Result json.RawMessage
-	Err    *Error
+	Result json.RawMessage // what the method returned
+	Err    *Error          // why it failed
 }
 
 // MarshalJSON gives {"result": ...}, {"error": {"code", "message"}} or {}.
@@ -160,13 +160,13 @@ func WireError(err error) *Error {
 // ServiceEvent is the argument of "service-event": that a method was called, with
 // its result.
 type ServiceEvent struct {
-	Name   string          `json:"name"`
-	Action string          `json:"action"`
-	Result json.RawMessage `json:"result,omitempty"`
+	Name   string          `json:"name"`             // the service
+	Action string          `json:"action"`           // the method
+	Result json.RawMessage `json:"result,omitempty"` // what it returned; absent for nothing
 }
 
 // ApplicationEvent is the argument of "app-event".
 type ApplicationEvent struct {
-	Type  string          `json:"type"`
-	Value json.RawMessage `json:"value,omitempty"`
+	Type  string          `json:"type"`            // what clients listen for
+	Value json.RawMessage `json:"value,omitempty"` // what goes with it
 }

@@ -38,6 +38,7 @@ type Store interface {
 
 // Record is one row of a store with everything that is known about it.
 type Record struct {
+	// UID names the row.
 	UID string
 	// Row is what the application sees: Base with the pending writes on top
 	// (see Rebase). nil when the row is deleted, or hidden by a pending Delete.
@@ -147,8 +148,8 @@ type StoreTx interface {
 // Entry is a key with its value: scopes, rejections and other small things that a
 // client keeps in its store.
 type Entry struct {
-	Key   string
-	Value []byte
+	Key   string // text, at most 1,024 bytes
+	Value []byte // any bytes; empty is not the same as none
 }
 
 // CheckKey reports whether key can name an entry: at most 1,024 bytes of valid

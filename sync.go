@@ -8,6 +8,7 @@ import (
 // ClientEntry is what a client of the guide's protocol says about one row that
 // it holds: an entry of sync.go's dictionary.
 type ClientEntry struct {
+	// Meta is the client's metadata of the row.
 	Meta Meta
 	// Dirty says that the client has a change that the server has not confirmed.
 	Dirty bool
@@ -63,26 +64,26 @@ type Drifted struct {
 type ClientStep uint8
 
 const (
-	ClientNothing ClientStep = iota
-	ClientAdd                // store the server's row, which the client lacks
-	ClientUpdate             // take the server's row
-	ClientDelete             // drop the row; Steps.Deleted says when it was deleted
+	ClientNothing ClientStep = iota // leave it
+	ClientAdd                       // store the server's row, which the client lacks
+	ClientUpdate                    // take the server's row
+	ClientDelete                    // drop the row; Steps.Deleted says when it was deleted
 )
 
 // DatabaseStep is what a sync does with the server's row.
 type DatabaseStep uint8
 
 const (
-	DatabaseNothing DatabaseStep = iota
-	DatabaseAdd                  // ask the client to push the row as created
-	DatabaseUpdate               // ask the client to push the row as updated
-	DatabaseDelete               // delete the row, with the stamp Steps.DeleteAt
+	DatabaseNothing DatabaseStep = iota // leave it
+	DatabaseAdd                         // ask the client to push the row as created
+	DatabaseUpdate                      // ask the client to push the row as updated
+	DatabaseDelete                      // delete the row, with the stamp Steps.DeleteAt
 )
 
 // Steps is what [Reconcile] decides for one row.
 type Steps struct {
-	Client   ClientStep
-	Database DatabaseStep
+	Client   ClientStep   // what the client does
+	Database DatabaseStep // what happens to the server's row
 	// Deleted is the stamp of ClientDelete, DeleteAt that of DatabaseDelete.
 	Deleted, DeleteAt Stamp
 }
@@ -159,25 +160,25 @@ func deletionStamp(d Drifted) Stamp {
 // SyncResult is the answer of sync.go: five lists, in the order in which the rows
 // were met.
 type SyncResult struct {
-	AddClient      []RowMeta
-	UpdateClient   []RowMeta
-	DeleteClient   []Deletion
-	AddDatabase    []json.RawMessage // the client's own entries, echoed
-	UpdateDatabase []json.RawMessage
+	AddClient      []RowMeta         // rows that the client lacks
+	UpdateClient   []RowMeta         // rows of which the server has a newer state
+	DeleteClient   []Deletion        // rows to drop
+	AddDatabase    []json.RawMessage // the client's own entries, echoed: to be pushed as created
+	UpdateDatabase []json.RawMessage // the same: to be pushed as updated
 }
 
 // RowMeta is a row with its metadata, on the wire the tuple [row, meta]. Row is
 // nil, null on the wire, when there is none.
 type RowMeta struct {
-	Row  Row
-	Meta Meta
+	Row  Row  // nil when there is none
+	Meta Meta // the zero Meta when there is none
 }
 
 // Deletion names a row to drop and when it was deleted, on the wire the tuple
 // [uid, date].
 type Deletion struct {
-	UID string
-	At  Stamp
+	UID string // the row
+	At  Stamp  // when it was deleted
 }
 
 // AppendJSON appends the tuple to b.

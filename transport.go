@@ -92,13 +92,13 @@ type CloseReason string
 const (
 	ClosedByClient   CloseReason = "client namespace disconnect" // the peer said goodbye: it will not resume
 	ClosedByServer   CloseReason = "server namespace disconnect" // told to stay away; a Socket.IO client does not reconnect by itself
-	ClosedTransport  CloseReason = "transport close"
-	ClosedError      CloseReason = "transport error"
-	ClosedPing       CloseReason = "ping timeout"
-	ClosedSlowReader CloseReason = "slow reader"
-	ClosedTooLarge   CloseReason = "message too large"
-	ClosedMalformed  CloseReason = "parse error"
-	ClosedShutdown   CloseReason = "server shutting down"
+	ClosedTransport  CloseReason = "transport close"             // the connection ended without a word
+	ClosedError      CloseReason = "transport error"             // the connection broke
+	ClosedPing       CloseReason = "ping timeout"                // the peer gave no sign of life
+	ClosedSlowReader CloseReason = "slow reader"                 // the peer left too much unread; see ErrSlowReader
+	ClosedTooLarge   CloseReason = "message too large"           // a message was beyond the limit
+	ClosedMalformed  CloseReason = "parse error"                 // a message could not be read
+	ClosedShutdown   CloseReason = "server shutting down"        // the server ends, and may be back
 )
 
 // Resumable reports whether a session that ended so may be resumed.
@@ -119,6 +119,7 @@ const (
 // Message is what travels on a connection: an event with arguments, or the answer
 // to one. It is not changed once sent.
 type Message struct {
+	// Kind is which of the three it is.
 	Kind MessageKind
 	// ID pairs a call with its answer. The caller's side counts it; each direction has its own numbers.
 	ID uint64

@@ -28,7 +28,7 @@ type Where map[string]any
 // Range is a bounded value of a [Where]. Bounds that are nil are absent; at least
 // one must be given, and all given must hold. No null satisfies a Range.
 type Range struct {
-	GT, GTE, LT, LTE any
+	GT, GTE, LT, LTE any // greater than, greater than or equal, less than, less than or equal
 }
 
 // MarshalJSON gives the clause as clients send it, members sorted by name.

@@ -27,6 +27,7 @@ func (s State) String() string {
 
 // Status is what a program may show of its connection.
 type Status struct {
+	// State is where the client stands.
 	State State
 	// Synced of Scopes scopes are synchronised since the connection was made.
 	// Scopes of models that are not declared are not counted.

@@ -19,6 +19,7 @@ const (
 // Call is one call of a method, as its hooks and the method see it. It is used by
 // one goroutine at a time.
 type Call struct {
+	// Service and Method are what is called.
 	Service string
 	Method  string
 	// Args are the arguments, as JSON. Before-hooks may assign them.
