@@ -2,10 +2,8 @@ package scenarios
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -69,18 +67,20 @@ func TestCreatesRacingASyncAreNeverLost(t *testing.T) {
 		a, b := w.peer(t), w.peer(t)
 		entries := map[string]any{}
 		for i := range rounds {
-			uid := fmt.Sprint("u", i)
+			uid, scope := fmt.Sprint("u", i), map[string]any{"label": fmt.Sprint(i / 20)}
+			if i%20 == 0 {
+				clear(entries)
+			}
 			entries[uid] = map[string]any{"uid": uid, "created_at": T1, "__dirty__": true}
-			created := a.send("item", tidemark.MethodCreate, uid, map[string]any{"label": "x"}, T1)
+			created := a.send("item", tidemark.MethodCreate, uid, scope, T1)
 			for _, p := range []*peer{a, b} {
-				if r := p.sync(map[string]any{}, entries); len(r.DeleteClient) != 0 {
+				if r := p.sync(scope, entries); len(r.DeleteClient) != 0 {
 					t.Fatalf("round %d: the client is told to drop %v", i, r.DeleteClient)
 				}
 			}
 			if e := a.wait(created).Err; e != nil {
 				t.Fatal(e)
 			}
-			delete(entries, fmt.Sprint("u", i-20))
 		}
 		if got := w.labels(); len(got) != rounds {
 			t.Errorf("%d rows are left of %d", len(got), rounds)
@@ -340,59 +340,6 @@ func TestParentAndChildArriveInOrder(t *testing.T) {
 		rs, err := d.client.Rejections(ctx)
 		if err != nil || len(rs) != 1 || rs[0].Mutation.UID != "orphan" || rs[0].Code != tidemark.CodeConstraint {
 			t.Errorf("rejected: %+v, %v", rs, err)
-		}
-	})
-}
-
-// Above this many rows the original's clients could never synchronise again.
-const manyRows = 100_000
-
-// fill puts many rows into the table, by one statement.
-func (w *world) fill(n int) {
-	w.t.Helper()
-	numbers := fmt.Sprintf("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) ", n)
-	uid := "'row-' || substr('000000' || CAST(i AS text), length(CAST(i AS text)) + 1)"
-	for _, s := range []string{
-		"INSERT INTO item (uid, label) " + numbers + "SELECT " + uid + ", 'label' FROM n",
-		"INSERT INTO metadata (uid, created_at) " + numbers + "SELECT " + uid + ", ? FROM n",
-	} {
-		args := []any{}
-		if strings.Contains(s, "?") {
-			args = append(args, T0.Time())
-		}
-		if _, err := w.db.ExecContext(context.Background(), s, args...); err != nil {
-			w.t.Fatal(err)
-		}
-	}
-	if err := w.driver.Migrate(context.Background()); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-// A client with very many rows synchronises again, in one message. Fault 18
-func TestAClientOfManyRowsSyncsAgain(t *testing.T) {
-	t.Parallel()
-	engines(t, func(t *testing.T, w *world) {
-		w.open()
-		w.fill(manyRows)
-		p := w.peer(t)
-		r := p.sync(map[string]any{}, map[string]any{})
-		if len(r.AddClient) != manyRows {
-			t.Fatalf("%d rows came, want %d", len(r.AddClient), manyRows)
-		}
-		dict := []byte{'{'}
-		for i, rm := range r.AddClient {
-			if i > 0 {
-				dict = append(dict, ',')
-			}
-			dict = append(tidemark.AppendString(dict, rm.Meta.UID), ':')
-			dict = rm.Meta.AppendJSON(dict)
-		}
-		dict = append(dict, '}')
-		p.tuple(tidemark.MethodUpdate, "row-050000", map[string]any{"label": "changed"}, T1)
-		r = p.sync(map[string]any{}, json.RawMessage(dict))
-		if len(r.AddClient)+len(r.DeleteClient)+len(r.AddDatabase)+len(r.UpdateDatabase) != 0 || len(r.UpdateClient) != 1 {
-			t.Errorf("a message of %d bytes is answered by %d, %d, %d, %d and %d rows", len(dict), len(r.AddClient), len(r.UpdateClient), len(r.DeleteClient), len(r.AddDatabase), len(r.UpdateDatabase))
 		}
 	})
 }

@@ -265,7 +265,7 @@ func (w *world) labels() map[string]string {
 }
 
 // patience is how long a test waits for what must happen.
-var patience = flag.Duration("patience", 20*time.Second, "how long tests wait for what must happen")
+var patience = flag.Duration("patience", 2*time.Minute, "how long tests wait for what must happen")
 
 // eventually polls until check succeeds, for at most patience.
 func eventually(t testing.TB, check func() error) {
