@@ -115,3 +115,28 @@ func TestRowsChangeByCopy(t *testing.T) {
 		t.Error("members are not found")
 	}
 }
+
+// Every byte at every place of a string means what encoding/json says, whatever
+// stands around it.
+func TestEachByteOfAString(t *testing.T) {
+	t.Parallel()
+	for c := range 128 {
+		for place := range 20 {
+			text := []byte("abcdefghij klmnopqrs")
+			text[place] = byte(c)
+			raw := append(append([]byte{'"'}, text...), '"')
+			if got, want := tidemark.CheckJSON(raw, tidemark.JSONLimits{}) == nil, json.Valid(raw); got != want {
+				t.Errorf("%q is JSON: %v, want %v", raw, got, want)
+			}
+			var want string
+			err := json.Unmarshal(raw, &want)
+			if got, gotErr := tidemark.DecodeString(raw); (gotErr == nil) != (err == nil) || got != want {
+				t.Errorf("%q decodes as %q, %v; want %q, %v", raw, got, gotErr, want, err)
+			}
+			encoded := tidemark.AppendString(nil, string(text))
+			if err := json.Unmarshal(encoded, &want); err != nil || want != string(text) {
+				t.Errorf("%q is written as %s", text, encoded)
+			}
+		}
+	}
+}

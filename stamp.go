@@ -124,10 +124,35 @@ var errBadInstant = NewError(CodeInvalidData, "not a date")
 // form sorts as text in the order of time.
 func AppendInstant(b []byte, us int64) []byte {
 	t := time.UnixMicro(us).UTC()
-	if us%1000 == 0 {
-		return t.AppendFormat(b, "2006-01-02T15:04:05.000Z")
+	year, month, day := t.Date()
+	if year < 0 || year > 9999 {
+		return t.AppendFormat(b, "2006-01-02T15:04:05.000000Z")
 	}
-	return t.AppendFormat(b, "2006-01-02T15:04:05.000000Z")
+	hour, minute, second := t.Clock()
+	b = appendDigits(b, year/100, 0)
+	b = appendDigits(b, year%100, '-')
+	b = appendDigits(b, int(month), '-')
+	b = appendDigits(b, day, 'T')
+	b = appendDigits(b, hour, ':')
+	b = appendDigits(b, minute, ':')
+	b = appendDigits(b, second, '.')
+	micro := t.Nanosecond() / 1000
+	b = append(b, '0'+byte(micro/100_000))
+	b = appendDigits(b, micro/1000%100, 0)
+	if rest := micro % 1000; rest != 0 {
+		b = append(b, '0'+byte(rest/100))
+		b = appendDigits(b, rest%100, 0)
+	}
+	return append(b, 'Z')
+}
+
+// appendDigits appends a number of two digits and, unless it is 0, what follows it.
+func appendDigits(b []byte, n int, then byte) []byte {
+	b = append(b, '0'+byte(n/10), '0'+byte(n%10))
+	if then != 0 {
+		b = append(b, then)
+	}
+	return b
 }
 
 // InstantOf returns t in microseconds since 1970, further decimals cut. Years

@@ -214,3 +214,20 @@ func TestInstantsOutsideTheCalendarAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestInstantsAreWrittenAsTimeDoes(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		us := rapid.Int64Range(-62167219200000000, 253402300799999999).Draw(t, "us")
+		if rapid.Bool().Draw(t, "whole") {
+			us -= us % 1000
+		}
+		layout := "2006-01-02T15:04:05.000000Z"
+		if us%1000 == 0 {
+			layout = "2006-01-02T15:04:05.000Z"
+		}
+		if got, want := string(tidemark.AppendInstant(nil, us)), time.UnixMicro(us).UTC().Format(layout); got != want {
+			t.Errorf("%d is %s, want %s", us, got, want)
+		}
+	})
+}
