@@ -29,3 +29,11 @@ func (s *Server) Remains() (events, marks, broken, unloaded int) {
 	defer r.mu.Unlock()
 	return len(r.journal.entries), len(r.journal.dropped), r.broken.all.Len(), r.unloaded.all.Len()
 }
+
+// Held reports whether a writer holds the row.
+func (s *Server) Held(model, uid string) bool {
+	s.order.mu.Lock()
+	defer s.order.mu.Unlock()
+	q := s.order.rows[rowKey{model, uid}]
+	return q != nil && q.held
+}

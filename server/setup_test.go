@@ -12,15 +12,14 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/driver/memory"
+	"github.com/tidemark-sync/tidemark/internal/pgtest"
 	"github.com/tidemark-sync/tidemark/server"
 	"github.com/tidemark-sync/tidemark/transport/pipe"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // The time of the tests' server, and stamps about it.
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
