@@ -5,7 +5,7 @@
 //		storetest.Run(t, func(t *testing.T) storetest.Harness {
 //			path := filepath.Join(t.TempDir(), "test.db")
 //			open := func() (tidemark.Store, error) { return mystore.Open(path) }
-//			return storetest.Harness{Open: open, Durable: true}
+//			return storetest.Harness{Open: open, Reopen: true}
 //		})
 //	}
 package storetest
