@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"sync"
 )
 
@@ -164,6 +165,49 @@ func (m *Message) NewCall(id uint64) *Message {
 // NewAnswer returns the answer to call m.
 func (m *Message) NewAnswer(args ...json.RawMessage) *Message {
 	return &Message{Kind: AnswerMessage, ID: m.ID, Args: args}
+}
+
+// Placeholder returns what stands in the arguments for the attachment of that number.
+func Placeholder(num int) json.RawMessage {
+	return append(strconv.AppendInt([]byte(`{"_placeholder":true,"num":`), int64(num), 10), '}')
+}
+
+// ParsePlaceholder returns the number of the attachment that raw stands for, and
+// reports false when it stands for none. A placeholder without a number that makes
+// sense stands for number -1.
+func ParsePlaceholder(raw []byte) (num int, ok bool) {
+	num = -1
+	err := EachMember(raw, func(key string, v []byte) error {
+		switch key {
+		case "_placeholder":
+			ok = string(v) == "true"
+		case "num":
+			n, err := strconv.Atoi(string(v))
+			if num = n; err != nil || n < 0 {
+				num = -1
+			}
+		}
+		return nil
+	})
+	return num, ok && err == nil
+}
+
+// CheckPlaceholders refuses, with [CodeInvalidData], JSON in which a placeholder stands for none
+// of n attachments: a peer that replaces them would break off.
+func CheckPlaceholders(raw []byte, n int) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	switch raw[0] {
+	case '[':
+		return EachElement(raw, func(_ int, v []byte) error { return CheckPlaceholders(v, n) })
+	case '{':
+		if num, ok := ParsePlaceholder(raw); ok && (num < 0 || num >= n) {
+			return NewError(CodeInvalidData, "a placeholder stands for no attachment")
+		}
+		return EachMember(raw, func(_ string, v []byte) error { return CheckPlaceholders(v, n) })
+	}
+	return nil
 }
 
 func marshal(v any) (json.RawMessage, error) {

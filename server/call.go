@@ -26,6 +26,9 @@ type Call struct {
 	Args []json.RawMessage
 	// Attachments are the binary arguments that placeholders in Args stand for.
 	Attachments [][]byte
+	// ResultAttachments are the binary values that placeholders in the result stand for; see
+	// Attach. They go with the answer to a session, and with the event when the call is published.
+	ResultAttachments [][]byte
 	// Result is what the method returned; after-hooks may assign it. The methods of
 	// models return: findUnique a tidemark.Row, findMany a []tidemark.Row, the writes a
 	// *tidemark.RowMeta. sync.go returns a *tidemark.SyncResult.
@@ -47,6 +50,28 @@ func (c *Call) Arg(i int, into any) error {
 		return e
 	}
 	return tidemark.Wrap(err, tidemark.CodeInvalidRequest, "argument %d has not the type that the method takes", i)
+}
+
+// Bytes returns argument i, which must be binary: an ArrayBuffer or a Buffer in
+// JavaScript. null, and an argument that was not given, is nil. Anything else is CodeInvalidRequest.
+// The bytes must not be changed.
+func (c *Call) Bytes(i int) ([]byte, error) {
+	raw := c.arg(i)
+	if string(raw) == "null" {
+		return nil, nil
+	}
+	num, ok := tidemark.ParsePlaceholder(raw)
+	if !ok || num < 0 || num >= len(c.Attachments) {
+		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "argument %d is not binary", i)
+	}
+	return c.Attachments[num], nil
+}
+
+// Attach adds b to ResultAttachments and returns what stands for it in the result, where a
+// session receives it as binary. b must not be changed afterwards.
+func (c *Call) Attach(b []byte) json.RawMessage {
+	c.ResultAttachments = append(c.ResultAttachments, b)
+	return tidemark.Placeholder(len(c.ResultAttachments) - 1)
 }
 
 // arg returns the text of argument i, null when it was not given.

@@ -93,7 +93,10 @@ func (r *request) finish(run *run) {
 	if run.err != nil {
 		r.refuse(run.err)
 	} else {
-		r.reply(tidemark.Answer{Result: run.answer})
+		err := r.reply(tidemark.Answer{Result: run.answer}, run.call.ResultAttachments)
+		if tidemark.CodeOf(err) == tidemark.CodeTooLarge { // more attachments than the transport takes
+			r.refuse(err)
+		}
 	}
 	r.end()
 }
@@ -105,16 +108,18 @@ func (r *request) end() {
 }
 
 func (r *request) refuse(err error) {
-	r.reply(tidemark.Answer{Err: r.session.server.wireError(r.session.ctx, err, r.call)})
+	_ = r.reply(tidemark.Answer{Err: r.session.server.wireError(r.session.ctx, err, r.call)}, nil)
 }
 
 // reply sends the answer, if one is wanted. When the session has ended meanwhile, nobody is there to hear.
-func (r *request) reply(a tidemark.Answer) {
+func (r *request) reply(a tidemark.Answer, attachments [][]byte) error {
 	if r.message.Kind != tidemark.CallMessage {
-		return
+		return nil
 	}
 	raw, _ := a.MarshalJSON() // of texts that are JSON already
-	_ = r.session.send(r.message.NewAnswer(json.RawMessage(raw)))
+	m := r.message.NewAnswer(json.RawMessage(raw))
+	m.Attachments = attachments
+	return r.session.send(m)
 }
 
 // bound returns ctx with the time that one call may take.

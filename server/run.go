@@ -67,7 +67,7 @@ func (r *run) finish() {
 	if r.err == nil {
 		r.guard(func() (err error) {
 			r.answer, err = r.svc.encode(r.call.Result, r.call.Caller)
-			return err
+			return errors.Join(err, checkAttachments(r.answer, r.call.ResultAttachments))
 		})
 	}
 }
@@ -156,6 +156,9 @@ func (r *run) event() (*tidemark.Message, error) {
 		action, result = r.commit.event(action)
 	}
 	raw, err := r.svc.encode(result, CallerClient)
+	if err == nil {
+		err = checkAttachments(raw, r.call.ResultAttachments)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +168,20 @@ func (r *run) event() (*tidemark.Message, error) {
 	if raw != nil {
 		b = append(append(b, `,"result":`...), raw...)
 	}
-	return tidemark.NewEvent(tidemark.EventService, json.RawMessage(append(b, '}')))
+	m, err := tidemark.NewEvent(tidemark.EventService, json.RawMessage(append(b, '}')))
+	if err == nil {
+		m.Attachments = r.call.ResultAttachments
+	}
+	return m, err
+}
+
+// checkAttachments refuses a result with a placeholder, which may have come from a row, for
+// no attachment. Where there are no attachments nobody looks for placeholders.
+func checkAttachments(raw json.RawMessage, attachments [][]byte) error {
+	if len(attachments) == 0 {
+		return nil
+	}
+	return tidemark.CheckPlaceholders(raw, len(attachments))
 }
 
 // encode returns the JSON text of a result or an argument, nil for nil.

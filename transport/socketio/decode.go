@@ -64,8 +64,8 @@ func (d *decoder) message(p packet) (*tidemark.Message, error) {
 		return m, nil
 	}
 	for _, a := range m.Args {
-		if err := checkPlaceholders(a, p.attachments); err != nil {
-			return nil, err
+		if tidemark.CheckPlaceholders(a, p.attachments) != nil { // who replaces them may be another client
+			return nil, errMalformed
 		}
 	}
 	d.pending, d.missing, d.bytes = m, p.attachments, len(p.payload)
@@ -140,33 +140,4 @@ func eventName(raw []byte) (string, error) {
 		return "", errMalformed
 	}
 	return name, nil
-}
-
-// checkPlaceholders refuses a placeholder that stands for none of the n
-// attachments: whoever replaced it would break off, and that may be another client.
-func checkPlaceholders(raw []byte, n int) error {
-	switch raw[0] {
-	case '[':
-		return tidemark.EachElement(raw, func(_ int, v []byte) error { return checkPlaceholders(v, n) })
-	case '{':
-		placeholder, num := false, -1
-		err := tidemark.EachMember(raw, func(key string, v []byte) error {
-			switch key {
-			case "_placeholder":
-				placeholder = string(v) == "true"
-			case "num":
-				if len(v) != 1 || v[0] < '0' || v[0] > '9' { // MaxAttachments fits a digit
-					num = n
-				} else {
-					num = int(v[0] - '0')
-				}
-			}
-			return checkPlaceholders(v, n)
-		})
-		if err == nil && placeholder && (num < 0 || num >= n) {
-			err = errMalformed
-		}
-		return err
-	}
-	return nil
 }

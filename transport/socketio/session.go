@@ -207,7 +207,9 @@ func (s *session) Accept(w tidemark.Welcome, h tidemark.Handler) (tidemark.Conn,
 	}
 	s.stage, s.handler, s.hello = stageOpen, h, tidemark.Hello{}
 	for _, m := range w.Replay {
-		s.queue.pushReplay(m)
+		if checkMessage(m) == nil { // else it was not sent when it was new
+			s.queue.pushReplay(m)
+		}
 	}
 	s.push(frame{data: encodeConnected(w)})
 	return s, nil
