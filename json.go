@@ -235,6 +235,15 @@ func DecodeString(b []byte) (string, error) {
 	return s, nil
 }
 
+// isText reports whether the JSON text raw is the string s.
+func isText(raw []byte, s string) bool {
+	if n := len(raw); n >= 2 && raw[0] == '"' && raw[n-1] == '"' && skipPlain(raw, 1) == n-1 {
+		return string(raw[1:n-1]) == s // without memory for the decoded text
+	}
+	got, err := DecodeString(raw)
+	return err == nil && got == s
+}
+
 // checkEscapes refuses \u0000 and surrogates without a partner anywhere in the
 // JSON text b, and invalid UTF-8.
 func checkEscapes(b []byte) error {

@@ -83,8 +83,7 @@ func checkStored(uid string, r Row) error {
 	named := false
 	err := EachMember(r, func(key string, value []byte) error {
 		if key == "uid" {
-			got, err := DecodeString(value)
-			named = err == nil && got == uid
+			named = isText(value, uid)
 		}
 		return nil
 	})

@@ -1,7 +1,6 @@
 package tidemark
 
 import (
-	"bytes"
 	"encoding/json"
 )
 
@@ -26,7 +25,7 @@ func ParseClientEntry(uid string, raw []byte) (ClientEntry, error) {
 	err := EachMember(raw, func(key string, value []byte) error {
 		switch key {
 		case "uid":
-			if got, err := DecodeString(value); err != nil || got != uid {
+			if !isText(value, uid) {
 				return NewError(CodeInvalidRequest, "metadata of another uid")
 			}
 		case "created_at":
@@ -200,26 +199,39 @@ func (t RowMeta) MarshalJSON() ([]byte, error) { return t.AppendJSON(nil), nil }
 // UnmarshalJSON reads the tuple. A row and a meta that name different rows are
 // refused as [CodeInvalidData]; so is metadata without a uid, but for null, which gives the zero Meta.
 func (t *RowMeta) UnmarshalJSON(b []byte) error {
-	parts, err := Elements(b)
+	row, meta, _, err := pair(b)
 	if err != nil {
 		return NewError(CodeInvalidData, "not a tuple of row and metadata")
 	}
-	for len(parts) < 2 { // a trailing undefined is dropped by some clients
-		parts = append(parts, json.RawMessage("null"))
-	}
 	*t = RowMeta{}
-	if err := t.Row.UnmarshalJSON(parts[0]); err != nil {
-		return err
-	}
-	if string(bytes.TrimSpace(parts[1])) != "null" {
-		if t.Meta, err = ParseMeta(parts[1]); err != nil {
+	if len(row) > 0 { // trailing undefineds are dropped by some clients
+		if err := t.Row.UnmarshalJSON(row); err != nil {
 			return err
 		}
 	}
-	if t.Row != nil && t.Meta.UID != "" && t.Row.UID() != t.Meta.UID {
+	if len(meta) > 0 && string(meta) != "null" {
+		if t.Meta, err = ParseMeta(meta); err != nil {
+			return err
+		}
+	}
+	if t.Row != nil && t.Meta.UID != "" && !isText(t.Row.Get("uid"), t.Meta.UID) {
 		return NewError(CodeInvalidData, "row and metadata name different uids")
 	}
 	return nil
+}
+
+// pair returns the first two elements of the JSON array b, and how many it has.
+func pair(b []byte) (first, second []byte, n int, err error) {
+	err = EachElement(b, func(i int, v []byte) error {
+		switch n++; i {
+		case 0:
+			first = v
+		case 1:
+			second = v
+		}
+		return nil
+	})
+	return first, second, n, err
 }
 
 // ParseMeta reads the JSON form of metadata; absent stamps are zero.
@@ -258,14 +270,14 @@ func (d Deletion) AppendJSON(b []byte) []byte {
 
 // UnmarshalJSON reads the tuple.
 func (d *Deletion) UnmarshalJSON(b []byte) error {
-	parts, err := Elements(b)
-	if err != nil || len(parts) != 2 {
+	uid, at, n, err := pair(b)
+	if err != nil || n != 2 {
 		return NewError(CodeInvalidData, "not a tuple of uid and date")
 	}
-	if d.UID, err = DecodeString(parts[0]); err != nil {
+	if d.UID, err = DecodeString(uid); err != nil {
 		return err
 	}
-	return d.At.UnmarshalJSON(parts[1])
+	return d.At.UnmarshalJSON(at)
 }
 
 // MarshalJSON gives the object with its five lists, all present.
