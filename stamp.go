@@ -81,7 +81,10 @@ func instantOfJSON(b []byte) (int64, error) {
 		return 0, errBadInstant
 	}
 	if n := len(b) - 1; n > 0 && b[0] == '"' && b[n] == '"' && bytes.IndexByte(b, '\\') < 0 {
-		return ParseInstant(string(b[1:n])) // the usual form; a sync may bring 100,000
+		if us, ok := parseCanonical(b[1:n]); ok {
+			return us, nil
+		}
+		return ParseInstant(string(b[1:n]))
 	}
 	if b[0] == '"' {
 		var t string
@@ -185,6 +188,9 @@ var instantLayouts = []string{
 // without an offset is UTC. The result is in microseconds since 1970; further
 // decimals are cut. Years outside 0000 to 9999 are refused.
 func ParseInstant(s string) (int64, error) {
+	if us, ok := parseCanonical(s); ok {
+		return us, nil
+	}
 	if i := strings.IndexByte(s, '('); i > 0 {
 		s = strings.TrimSpace(s[:i])
 	}
@@ -200,6 +206,50 @@ func ParseInstant(s string) (int64, error) {
 		return us, nil
 	}
 	return 0, errBadInstant
+}
+
+// parseCanonical reads the form that AppendInstant writes: a sync may bring
+// 100,000 of them, and a row has two.
+func parseCanonical[T string | []byte](s T) (us int64, ok bool) {
+	n := len(s)
+	if n != len("2006-01-02T15:04:05.000Z") && n != len("2006-01-02T15:04:05.000000Z") || s[n-1] != 'Z' ||
+		s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' || s[16] != ':' || s[19] != '.' {
+		return 0, false
+	}
+	ok = true
+	number := func(from, to int) (v int) {
+		for i := from; i < to; i++ {
+			ok = ok && s[i] >= '0' && s[i] <= '9'
+			v = v*10 + int(s[i]-'0')
+		}
+		return v
+	}
+	year, month, day := number(0, 4), number(5, 7), number(8, 10)
+	hour, minute, second := number(11, 13), number(14, 16), number(17, 19)
+	fraction := number(20, n-1)
+	if n == len("2006-01-02T15:04:05.000Z") {
+		fraction *= 1000
+	}
+	if !ok || month < 1 || month > 12 || day < 1 || day > 28 && day > daysIn(year, month) || hour > 23 || minute > 59 || second > 59 {
+		return 0, false
+	}
+	days := daysBefore(year, month) + int64(day) - 1
+	return ((days*24+int64(hour))*60+int64(minute))*60_000_000 + int64(second)*1_000_000 + int64(fraction), true
+}
+
+// daysBefore returns the days from 1970 to the first of a month (Hinnant, "chrono-Compatible
+// Low-Level Date Algorithms", days_from_civil). The year is 0 or later.
+func daysBefore(year, month int) int64 {
+	if month <= 2 { // the year begins in March, so that a leap day is its last
+		year, month = year-1, month+12
+	}
+	era := (year + 400) / 400 // counted from the year -400
+	of := year + 400 - era*400
+	return int64(era-1)*146097 + int64(of*365+of/4-of/100+(153*(month-3)+2)/5) - 719468
+}
+
+func daysIn(year, month int) int {
+	return int(daysBefore(year+month/12, month%12+1) - daysBefore(year, month))
 }
 
 // quoteShort quotes what a peer sent for an error message, cut to 40 bytes.

@@ -2,6 +2,7 @@ package tidemark_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -228,6 +229,35 @@ func TestInstantsAreWrittenAsTimeDoes(t *testing.T) {
 		}
 		if got, want := string(tidemark.AppendInstant(nil, us)), time.UnixMicro(us).UTC().Format(layout); got != want {
 			t.Errorf("%d is %s, want %s", us, got, want)
+		}
+	})
+}
+
+// What looks canonical is read as time.Parse reads it, and nothing else is.
+func TestCanonicalInstantsAreReadAsTimeDoes(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		text := fmt.Sprintf("%04d-%02d-%02dT%02d:%02d:%02d.%03d", rapid.IntRange(0, 9999).Draw(t, "year"), rapid.IntRange(0, 13).Draw(t, "month"),
+			rapid.IntRange(0, 32).Draw(t, "day"), rapid.IntRange(0, 24).Draw(t, "hour"), rapid.IntRange(0, 60).Draw(t, "minute"),
+			rapid.IntRange(0, 60).Draw(t, "second"), rapid.IntRange(0, 999).Draw(t, "milliseconds"))
+		if rapid.Bool().Draw(t, "microseconds") {
+			text += fmt.Sprintf("%03d", rapid.IntRange(0, 999).Draw(t, "rest"))
+		}
+		text += "Z"
+		if at := rapid.IntRange(0, 10*len(text)).Draw(t, "at"); at < len(text) { // mostly untouched
+			text = text[:at] + rapid.SampledFrom([]string{"-", ":", "/", "T", "x", "٣", "0"}).Draw(t, "put") + text[at+1:]
+		}
+		want, err := time.Parse(time.RFC3339Nano, text)
+		got, gotErr := tidemark.ParseInstant(text)
+		if err == nil && (gotErr != nil || got != want.UnixMicro()) {
+			t.Errorf("%s is %d, %v; want %d", text, got, gotErr, want.UnixMicro())
+		}
+		if err != nil && gotErr == nil && strings.HasSuffix(text, "Z") { // without it other layouts apply
+			t.Errorf("%s is read as %d; it is %v", text, got, err)
+		}
+		var stamp tidemark.Stamp
+		if e := stamp.UnmarshalJSON([]byte(`"` + text + `"`)); (e == nil) != (gotErr == nil) || e == nil && got != 0 && int64(stamp) != got {
+			t.Errorf("%s is the stamp %d, %v; and the instant %d, %v", text, stamp, e, got, gotErr)
 		}
 	})
 }
