@@ -278,3 +278,42 @@ func TestFindByBooleanAndNull(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// The answer to a creation, or to a removal, that comes after a later write of
+// the row leaves that. 79, 83
+func TestAnswerThatComesAfterALaterWriteOfAnotherKind(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		held   bool
+		first  func(*bench)
+		second func(*bench)
+		answer func(*call)
+		listed []client.RejectionKind
+	}{
+		{"a creation, then an update" /*79*/, false, func(b *bench) { b.create("u", "first") }, func(b *bench) { b.update("u", "second") }, (*call).accept, nil},
+		{"a removal that an older row won against, then a new row" /*83*/, true, func(b *bench) { b.remove("u") }, func(b *bench) { b.create("u", "second") },
+			func(c *call) { c.reply(state("u", "theirs", T0, c.stamp()+1, 0)) }, []client.RejectionKind{client.Superseded}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			run(t, func(t *testing.T, b *bench) {
+				if tc.held {
+					b.hold(live("u", "old", T0))
+				}
+				for _, m := range []string{tidemark.MethodCreate, tidemark.MethodUpdate, tidemark.MethodDelete} {
+					b.script.on(m, nil)
+				}
+				b.open()
+				tc.first(b)
+				pass(time.Second)
+				tc.second(b)
+				tc.answer(b.script.next())
+				b.sees("second")
+				b.pending(1)
+				b.script.next().accept()
+				b.sees("second")
+				b.pending(0)
+				b.rejections(tc.listed...)
+			})
+		})
+	}
+}
