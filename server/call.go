@@ -33,6 +33,9 @@ type Call struct {
 	// models return: findUnique a tidemark.Row, findMany a []tidemark.Row, the writes a
 	// *tidemark.RowMeta. sync.go returns a *tidemark.SyncResult.
 	Result any
+	// Event is what is published: what the method returned, which after-hooks may assign
+	// as well. For a write of a model it is the same *tidemark.RowMeta as Result.
+	Event  any
 	Caller Caller
 	// Session is the session that called; nil for the server's own code.
 	Session *Session

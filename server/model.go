@@ -67,18 +67,19 @@ type commit struct {
 // event returns under which name, and with what result, a write is told of: as it
 // came, but for two that would harm the copies of clients. A delete that was refused
 // tells of the row that lives, as an update; a delete that found no row names it nevertheless.
-func (c *commit) event(action string) (string, any) {
-	if action != tidemark.MethodDelete {
-		return action, c.result
+func (c *commit) event(action string, result any) (string, any) {
+	t, ok := result.(*tidemark.RowMeta)
+	if action != tidemark.MethodDelete || !ok || t == nil {
+		return action, result
 	}
-	if c.refused && c.result.Row != nil && !c.result.Meta.Deleted() {
-		return tidemark.MethodUpdate, c.result
+	if c.refused && t.Row != nil && !t.Meta.Deleted() {
+		return tidemark.MethodUpdate, t
 	}
-	if c.result.Row == nil {
-		row := append(tidemark.AppendString(tidemark.Row(`{"uid":`), c.result.Meta.UID), '}')
-		return action, &tidemark.RowMeta{Row: row, Meta: c.result.Meta}
+	if t.Row == nil {
+		row := append(tidemark.AppendString(tidemark.Row(`{"uid":`), t.Meta.UID), '}')
+		return action, &tidemark.RowMeta{Row: row, Meta: t.Meta}
 	}
-	return action, c.result
+	return action, t
 }
 
 // write has the driver make the writes of all runs at once. Each is left with its
@@ -211,7 +212,7 @@ func (r *run) committed(o *tidemark.Outcome, slot *slot) {
 	result := &tidemark.RowMeta{Row: o.Row, Meta: o.Meta}
 	r.commit = &commit{slot: slot, result: result, refused: !o.Applied}
 	r.origin.add(slot)
-	r.raw, r.call.Result = result, result
+	r.call.Result, r.call.Event = result, result
 }
 
 // mutation checks the arguments of a write: (uid, data, stamp), and for a delete (uid, stamp).

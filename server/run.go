@@ -20,7 +20,6 @@ type run struct {
 	method *method
 	call   *Call
 
-	raw    any             // what the method returned
 	commit *commit         // of a write that the driver has seen
 	answer json.RawMessage // the result as the caller gets it, nil for nothing
 	err    error
@@ -49,10 +48,10 @@ func (r *run) perform() {
 		return
 	}
 	r.guard(func() (err error) {
-		r.raw, err = r.method.call(r.ctx, r.call)
+		r.call.Result, err = r.method.call(r.ctx, r.call)
 		return err
 	})
-	r.call.Result = r.raw
+	r.call.Event = r.call.Result
 }
 
 // finish runs the after-hooks and the publication, and makes the answer.
@@ -151,9 +150,9 @@ func (r *run) fillSlot(send func()) {
 
 // event is the event that tells of the call: once made, it is encoded once for all who get it.
 func (r *run) event() (*tidemark.Message, error) {
-	action, result := r.method.name, r.raw
+	action, result := r.method.name, r.call.Event
 	if r.commit != nil {
-		action, result = r.commit.event(action)
+		action, result = r.commit.event(action, result)
 	}
 	raw, err := r.svc.encode(result, CallerClient)
 	if err == nil {

@@ -84,8 +84,8 @@ func (svc *Service) Before(h Hook, methods ...string) {
 }
 
 // After adds a hook that runs after the given methods, or after all when none is
-// given. It may replace Call.Result, which changes the answer and not what is
-// published; what it changes inside the result changes both. It panics for a
+// given. It may replace Call.Result, which changes the answer, and Call.Event, which changes
+// what is published; what it changes inside the result changes both. It panics for a
 // method that the service lacks.
 func (svc *Service) After(h Hook, methods ...string) {
 	svc.change(methods, func(s *setup) {

@@ -158,9 +158,10 @@ func added(asked, narrowed *tidemark.Predicate) (*tidemark.Predicate, error) {
 }
 
 // after runs the after-hooks of findMany on rows, and returns those that they
-// leave, as they leave them. Without hooks it returns nil, for all as they are.
+// leave, as they leave them. Without hooks it returns nil, for all as they are. They
+// run where there are no rows too: a hook that refuses a where must not tell by that whether it selects any.
 func (r *reconciliation) after(rows []tidemark.RowMeta) (map[string]tidemark.Row, error) {
-	if len(rows) == 0 || len(r.setup.afterAll)+len(r.setup.after[tidemark.MethodFindMany]) == 0 {
+	if len(r.setup.afterAll)+len(r.setup.after[tidemark.MethodFindMany]) == 0 {
 		return nil, nil
 	}
 	list := make([]tidemark.Row, len(rows))
@@ -389,6 +390,9 @@ func (r *reconciliation) alive(d deletion, rm tidemark.RowMeta) {
 // tellOutside has the client take the rows that the where does not select, which its own
 // predicate then drops. Those that the hooks keep from it are not told; it drops them.
 func (r *reconciliation) tellOutside() error {
+	if len(r.outside) == 0 {
+		return nil
+	}
 	left, err := r.after(r.outside)
 	if err != nil {
 		return err
