@@ -337,12 +337,8 @@ func parseList[T any, P interface {
 	UnmarshalJSON([]byte) error
 }](raw []byte, out *[]T) error {
 	return EachElement(raw, func(_ int, v []byte) error {
-		var x T
-		if err := P(&x).UnmarshalJSON(v); err != nil {
-			return err
-		}
-		*out = append(*out, x)
-		return nil
+		*out = append(*out, *new(T))
+		return P(&(*out)[len(*out)-1]).UnmarshalJSON(v)
 	})
 }
 

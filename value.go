@@ -73,6 +73,12 @@ func ValueOf(k Kind, raw []byte) (Value, error) {
 		}
 		v.s = string(raw)
 	case Timestamp:
+		if n := len(raw) - 1; n > 0 && raw[0] == '"' && raw[n] == '"' {
+			if us, ok := parseCanonical(raw[1:n]); ok {
+				v.i = us
+				break
+			}
+		}
 		var s string
 		if s, err = stringOf(k, raw); err == nil {
 			v.i, err = ParseInstant(s)

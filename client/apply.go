@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"strings"
 
 	"github.com/tidemark-sync/tidemark"
@@ -90,15 +91,7 @@ func unquoted(value []byte) []byte {
 func plain(k tidemark.Kind, value []byte) bool {
 	switch k {
 	case tidemark.Text, tidemark.Enum:
-		if len(value) < 2 || value[0] != '"' {
-			return false
-		}
-		for _, c := range value[1 : len(value)-1] {
-			if c == '\\' {
-				return false
-			}
-		}
-		return true
+		return len(value) >= 2 && value[0] == '"' && bytes.IndexByte(value, '\\') < 0
 	case tidemark.Bool:
 		return string(value) == "true" || string(value) == "false"
 	case tidemark.Integer:

@@ -279,11 +279,16 @@ func (f *field) appendAny(b []byte, value any) ([]byte, error) {
 // decode sets the struct that out points to. Columns that the row lacks stay as they are.
 func (c *codec) decode(row tidemark.Row, out any) error {
 	v := reflect.ValueOf(out).Elem()
+	next := 0 // rows mostly have their columns in the struct's order
 	return tidemark.EachMember(row, func(key string, raw []byte) error {
-		i, ok := c.byName[key]
-		if !ok {
-			return nil
+		i := next
+		if i >= len(c.fields) || c.fields[i].Name != key {
+			var ok bool
+			if i, ok = c.byName[key]; !ok {
+				return nil
+			}
 		}
+		next = i + 1
 		f := &c.fields[i]
 		fv := v.FieldByIndex(f.index)
 		if string(raw) == "null" && f.typ != rawType {
@@ -415,13 +420,9 @@ func encodeTime(b []byte, v reflect.Value) ([]byte, error) {
 }
 
 func decodeTime(raw []byte, v reflect.Value) error {
-	s, err := tidemark.DecodeString(raw)
-	if err != nil {
-		return err
-	}
-	us, err := tidemark.ParseInstant(s)
+	at, err := tidemark.ValueOf(tidemark.Timestamp, raw)
 	if err == nil {
-		v.Set(reflect.ValueOf(time.UnixMicro(us).UTC()))
+		*v.Addr().Interface().(*time.Time) = time.UnixMicro(at.Int()).UTC()
 	}
 	return err
 }
