@@ -33,8 +33,10 @@ type Server struct {
 	done chan struct{} // closed when the process has ended
 }
 
-// Careless are settings that make a server fast which nobody will miss.
-var Careless = []string{"fsync=off", "full_page_writes=off"}
+// Careless are settings that make a server fast which nobody will miss. Its tables
+// are new and nobody counts their rows (see settings), so PostgreSQL takes some
+// statements for large ones and compiles them, in half a second: not with jit=off.
+var Careless = []string{"fsync=off", "full_page_writes=off", "jit=off"}
 
 var settings = []string{
 	"synchronous_commit=on", "autovacuum=off", "shared_buffers=64MB", "max_connections=300", "log_min_messages=panic", "max_wal_size=2GB",
