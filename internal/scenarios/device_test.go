@@ -71,7 +71,7 @@ type item struct {
 type goDevice struct {
 	t      testing.TB
 	store  *sqlite.Store
-	dialer tidemark.Dialer
+	link   *breakable
 	opts   client.Options
 	client *client.Client
 	items  *client.Model[item]
@@ -94,7 +94,7 @@ func newDevice(t testing.TB, dialer tidemark.Dialer, opts *client.Options) *goDe
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &goDevice{t: t, store: store, dialer: dialer, scopes: map[string]*client.Scope{}}
+	d := &goDevice{t: t, store: store, link: &breakable{Dialer: dialer}, scopes: map[string]*client.Scope{}}
 	if opts != nil {
 		d.opts = *opts
 	}
@@ -124,7 +124,7 @@ func (d *goDevice) open() *goDevice {
 		return d
 	}
 	var err error
-	if d.client, err = client.Open(d.t.Context(), d.store, d.dialer, &d.opts); err != nil {
+	if d.client, err = client.Open(d.t.Context(), d.store, d.link, &d.opts); err != nil {
 		d.t.Fatal(err)
 	}
 	if d.items, err = client.NewModel[item](d.t.Context(), d.client, "item", nil); err != nil {

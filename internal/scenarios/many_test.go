@@ -25,6 +25,7 @@ func (w *world) fill(n int) {
 	for _, s := range []string{
 		"INSERT INTO item (uid, label) " + numbers + "SELECT " + uid + ", 'label' FROM n",
 		"INSERT INTO metadata (uid, created_at) " + numbers + "SELECT " + uid + ", ? FROM n",
+		"INSERT INTO " + w.uids + " (uid, model) " + numbers + "SELECT " + uid + ", 'item' FROM n",
 	} {
 		args := []any{}
 		if strings.Contains(s, "?") {
@@ -33,9 +34,6 @@ func (w *world) fill(n int) {
 		if _, err := w.db.ExecContext(context.Background(), s, args...); err != nil {
 			w.t.Fatal(err)
 		}
-	}
-	if err := w.driver.Migrate(context.Background()); err != nil {
-		w.t.Fatal(err)
 	}
 }
 
