@@ -196,6 +196,55 @@ func BenchmarkCreate(b *testing.B) {
 	})
 }
 
+// BenchmarkUpdate is a local write of one column of a row among 100,000: the
+// server's state is kept beside the row until it is confirmed.
+func BenchmarkUpdate(b *testing.B) {
+	ps := makePosts(many)
+	eachLevel(b, func(b *testing.B, level string) {
+		b.Run("store", func(b *testing.B) {
+			s := benchStore(b, level)
+			fillStore(b, s, records(ps), 10_000)
+			i := 0
+			for b.Loop() {
+				uid := ps[i*37%many].uid
+				i++
+				err := s.Update(context.Background(), func(tx tidemark.StoreTx) error {
+					recs, err := tx.Records("post", []string{uid})
+					if err != nil {
+						return err
+					}
+					recs[0].Row = recs[0].Row.With("title", []byte(`"changed title 123456"`))
+					recs[0].Pending = 1
+					if err := tx.Enqueue([]tidemark.Mutation{{Model: "post", UID: uid, Op: tidemark.Update, Data: tidemark.Row(`{"title":"changed title 123456"}`), Stamp: 5}}); err != nil {
+						return err
+					}
+					return tx.Put("post", recs)
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("limit", func(b *testing.B) {
+			db := benchBare(b, level)
+			fillBare(b, db, ps)
+			upd, err := db.Prepare("update items set title=?, updated_at=? where uid=?")
+			if err != nil {
+				b.Fatal(err)
+			}
+			i := 0
+			for b.Loop() {
+				p := ps[i*37%many]
+				i++
+				if _, err := upd.Exec("changed title 123456", p.at, p.uid); err != nil {
+					b.Fatal(err)
+				}
+			}
+			_ = upd.Close()
+		})
+	})
+}
+
 const many = 100_000
 
 func BenchmarkGet(b *testing.B) {

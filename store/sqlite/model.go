@@ -94,6 +94,7 @@ type model struct {
 	table                    string
 	get, one, many           string
 	put, putMany, remove     string
+	change                   string // put, of a record whose indexed values stay; "" where nothing is indexed
 	prune, heldSame, heldOwn string
 }
 
@@ -123,7 +124,22 @@ func newModel(id int64, name string, fields []field) *model {
 	m.heldSame = "SELECT uid, created_at, updated_at, deleted_at, row FROM " + m.table + " WHERE base IS NULL AND row IS NOT NULL"
 	m.heldOwn = "SELECT uid, created_at, updated_at, deleted_at, base FROM " + m.table + " WHERE base > ''"
 	m.put, m.putMany = m.putText(record, 1), m.putText(record, putChunk)
+	m.change = m.changeText()
 	return m
+}
+
+// changeText returns a statement with the arguments of put, by their numbers,
+// that stores a record which is there with the same indexed values. SQLite writes
+// an index anew when its column is set, to whatever value: a page of the file more for each.
+func (m *model) changeText() string {
+	if len(m.columns) == 0 {
+		return ""
+	}
+	text := "UPDATE " + m.table + " SET row = ?2, base = ?3, created_at = ?4, updated_at = ?5, deleted_at = ?6, pending = ?7 WHERE uid = ?1"
+	for i, c := range m.columns {
+		text += " AND " + c.name + " IS ?" + strconv.Itoa(8+i)
+	}
+	return text
 }
 
 // noBase selects the records that have no Base.

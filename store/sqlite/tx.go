@@ -147,24 +147,43 @@ func (m *model) store(ctx context.Context, c *session, recs []tidemark.Record) e
 	var args []any
 	for len(recs) > 0 {
 		n := chunk(recs)
-		text := m.put
-		if n > 1 {
-			text = m.putMany
+		if n == 1 {
+			if err := m.storeOne(ctx, c, &recs[0]); err != nil {
+				return err
+			}
+			recs = recs[1:]
+			continue
 		}
 		args = args[:0]
 		for i := range recs[:n] {
-			if recs[i].IsZero() {
-				text, args = m.remove, append(args, recs[i].UID)
-				break
-			}
 			args = m.args(args, &recs[i])
 		}
-		if _, err := c.exec(ctx, text, args...); err != nil {
+		if _, err := c.exec(ctx, m.putMany, args...); err != nil {
 			return err
 		}
 		recs = recs[n:]
 	}
 	return nil
+}
+
+func (m *model) storeOne(ctx context.Context, c *session, r *tidemark.Record) error {
+	if r.IsZero() {
+		_, err := c.exec(ctx, m.remove, r.UID)
+		return err
+	}
+	args := m.args(nil, r)
+	isNew := r.Meta.IsZero() && r.Pending <= 1 // most likely; only speed depends on it
+	if m.change != "" && !isNew {
+		res, err := c.exec(ctx, m.change, args...)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err == nil && n == 1 {
+			return nil
+		}
+	}
+	_, err := c.exec(ctx, m.put, args...)
+	return err
 }
 
 // chunk returns how many of the first records go with the next statement: putChunk or one.
