@@ -100,3 +100,103 @@ func BenchmarkWrite(b *testing.B) {
 		})
 	}
 }
+
+// quiet is a connection that drops what it is sent.
+type quiet struct{ sink }
+
+func (q *quiet) Accept(_ tidemark.Welcome, h tidemark.Handler) (tidemark.Conn, error) {
+	q.handler = h
+	return q, nil
+}
+func (q *quiet) Send(*tidemark.Message) error { return nil }
+
+// An event to many sessions, with and without recovery.
+func BenchmarkNotify(b *testing.B) {
+	for _, n := range []int{1, 1_000, 10_000} {
+		for _, off := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%d sessions/off=%t", n, off), func(b *testing.B) {
+				srv, err := server.New(memory.New(schemas(b)...), &server.Options{Recovery: server.Recovery{Off: off}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				srv.OnConnect(func(_ context.Context, s *server.Session) error { s.Join("all"); return nil })
+				b.Cleanup(func() { srv.Close() })
+				for range n {
+					srv.Offer(b.Context(), &quiet{})
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := srv.Notify("all", "n", 1); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// away is the offer of a client that comes back, and what it is told.
+type away struct {
+	quiet
+	hello   tidemark.Hello
+	welcome tidemark.Welcome
+	last    chan string // the offsets of what it is sent
+}
+
+func (a *away) Hello() tidemark.Hello { return a.hello }
+func (a *away) Accept(w tidemark.Welcome, h tidemark.Handler) (tidemark.Conn, error) {
+	a.handler, a.welcome = h, w
+	return a, nil
+}
+func (a *away) Send(m *tidemark.Message) error {
+	offset, _ := tidemark.DecodeString(m.Args[len(m.Args)-1])
+	select {
+	case a.last <- offset:
+	default:
+	}
+	return nil
+}
+
+// A session that broke goes on, beside a journal that is full of what others got.
+func BenchmarkResume(b *testing.B) {
+	srv, err := server.New(memory.New(schemas(b)...), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	gone := make(chan struct{})
+	srv.OnConnect(func(_ context.Context, s *server.Session) error { s.Join("mine"); return nil })
+	srv.OnDisconnect(func(*server.Session, tidemark.CloseReason) { gone <- struct{}{} })
+	b.Cleanup(func() {
+		go func() {
+			for range gone {
+			}
+		}()
+		srv.Close()
+		close(gone)
+	})
+	a := &away{last: make(chan string, 1)}
+	srv.Offer(b.Context(), a)
+	a.hello = tidemark.Hello{Session: a.welcome.Session, Offset: <-a.last}
+	srv.Offer(b.Context(), &quiet{})
+	other, ok := srv.Session(a.welcome.ID)
+	if !ok {
+		b.Fatal("no session")
+	}
+	other.Join("noise")
+	for range 100_000 {
+		_ = srv.Notify("noise", "n", 1)
+	}
+	other.Leave("noise")
+	b.ReportAllocs()
+	for b.Loop() {
+		a.Close(tidemark.ClosedTransport)
+		<-gone
+		next := &away{hello: a.hello, last: make(chan string, 1)}
+		srv.Offer(b.Context(), next)
+		next.hello.Offset = <-next.last
+		if next.welcome.ID != a.welcome.ID {
+			b.Fatal("not resumed")
+		}
+		a = next
+	}
+}
