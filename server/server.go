@@ -184,8 +184,8 @@ type listeners struct {
 	disconnecting, disconnect []func(*Session, tidemark.CloseReason)
 }
 
-// OnConnect adds a listener that runs for each new session, after those added
-// before it and before the session hears that it is connected; the session's calls wait for
+// OnConnect adds a listener that runs for each new session, and anew for one that goes on
+// where it broke (see Session.Recovered), after those added before it and before the session hears that it is connected; the session's calls wait for
 // it. An error, or a panic, closes that session. ctx ends with the session.
 func (s *Server) OnConnect(fn func(ctx context.Context, session *Session) error) {
 	s.mu.Lock()

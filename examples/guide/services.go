@@ -44,6 +44,7 @@ func coded(context.Context, *server.Call) (any, error) {
 }
 
 func echo(_ context.Context, c *server.Call) (any, error) {
+	c.ResultAttachments = c.Attachments // binary arguments come back too
 	return append([]json.RawMessage{}, c.Args...), nil
 }
 
