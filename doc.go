@@ -12,7 +12,7 @@
 //
 //	store, err := sqlite.Open(ctx, db, nil)     // the device's own file
 //	c, err := client.Open(ctx, store, socketio.NewDialer("http://localhost:8000", nil), nil)
-//	posts, err := client.NewModel[Post](ctx, c, "post")
+//	posts, err := client.NewModel[Post](ctx, c, "post", nil)
 //
 // What lives here does no I/O. The rules are functions of values:
 //

@@ -129,3 +129,92 @@ func ExampleClient_Rejections() {
 	}
 	// Output: rejected untitled a post needs a title
 }
+
+// examplePosts is a model on a device without a network.
+func examplePosts(ctx context.Context) (*client.Client, *client.Model[Post]) {
+	c, err := client.Open(ctx, memory.New(), nil, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	posts, err := client.NewModel[Post](ctx, c, "post", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return c, posts
+}
+
+func ExampleModel_Create() {
+	ctx := context.Background()
+	c, posts := examplePosts(ctx)
+	defer c.Close()
+	post, err := posts.Create(ctx, Post{Title: "Hello"})
+	fmt.Println(post.Title, len(post.UID), err) // the uid is a UUID of version 7
+
+	_, err = posts.Create(ctx, Post{UID: post.UID, Title: "Again"})
+	fmt.Println(err)
+	// Output:
+	// Hello 36 <nil>
+	// uid-taken: there is a row of that uid
+}
+
+func ExampleModel_Update() {
+	ctx := context.Background()
+	c, posts := examplePosts(ctx)
+	defer c.Close()
+	if _, err := posts.Create(ctx, Post{UID: "1", Title: "Hello", Likes: 1}); err != nil {
+		log.Fatal(err)
+	}
+	post, err := posts.Update(ctx, "1", client.Patch{"likes": 2}) // other columns stay
+	fmt.Println(post.Title, post.Likes, err)
+
+	_, err = posts.Update(ctx, "1", client.Patch{"colour": "red"})
+	fmt.Println(tidemark.CodeOf(err))
+	_, err = posts.Update(ctx, "2", client.Patch{"likes": 2})
+	fmt.Println(err)
+	// Output:
+	// Hello 2 <nil>
+	// unknown-field
+	// tidemark: not found
+}
+
+func ExampleModel_Remove() {
+	ctx := context.Background()
+	c, posts := examplePosts(ctx)
+	defer c.Close()
+	if _, err := posts.Create(ctx, Post{UID: "1", Title: "Hello"}); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(posts.Remove(ctx, "1"))
+	_, err := posts.FindByUID(ctx, "1")
+	fmt.Println(err)
+	// Output:
+	// <nil>
+	// tidemark: not found
+}
+
+func ExampleModel_FindWhere() {
+	ctx := context.Background()
+	c, posts := examplePosts(ctx)
+	defer c.Close()
+	for i, title := range []string{"Hello", "Hello", "Goodbye"} {
+		if _, err := posts.Create(ctx, Post{UID: fmt.Sprint(i), Title: title, Likes: i}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	for _, where := range []tidemark.Where{nil, {"title": "Hello"}, {"likes": tidemark.Range{GTE: 1}}, {"title": "Hello", "likes": tidemark.Range{GTE: 1, LT: 10}}} {
+		found, err := posts.FindWhere(ctx, where)
+		if err != nil {
+			log.Fatal(err)
+		}
+		var uids []string
+		for _, p := range found {
+			uids = append(uids, p.UID)
+		}
+		fmt.Println(uids)
+	}
+	// Output:
+	// [0 1 2]
+	// [0 1]
+	// [1 2]
+	// [1]
+}

@@ -83,3 +83,32 @@ func ExampleServer_Handle() {
 	fmt.Println(string(answer), err)
 	// Output: "Hello, World!" <nil>
 }
+
+// Server code writes in a transaction of the driver; clients hear of it after the
+// commit, and of a rollback nothing. With bundriver, RunInTx's function gets bun's transaction too.
+func ExampleService_Call_transaction() {
+	note, err := tidemark.NewSchema("note", []tidemark.Field{{Name: "text", Kind: tidemark.Text, Required: true}})
+	if err != nil {
+		panic(err)
+	}
+	driver := memory.New(note)
+	srv, err := server.New(driver, nil)
+	if err != nil {
+		panic(err)
+	}
+	defer srv.Close()
+	notes := srv.Service("note")
+
+	err = driver.RunInTx(context.Background(), func(ctx context.Context) error {
+		if _, err := notes.Call(ctx, tidemark.MethodCreate, "1", tidemark.Row(`{"text":"milk"}`), srv.Now()); err != nil {
+			return err
+		}
+		_, err := notes.Call(ctx, tidemark.MethodCreate, "2", tidemark.Row(`{"text":null}`), srv.Now())
+		return err
+	})
+	fmt.Println(err)
+	fmt.Println(driver.Len("note"), "notes")
+	// Output:
+	// constraint: text is required
+	// 0 notes
+}
