@@ -40,6 +40,12 @@ func CheckJSON(b []byte, lim JSONLimits) error {
 // the decoded key and the text of the value. It stops at the first error, its
 // own (b is no object) or fn's. fn must not keep value if b is going to change.
 func EachMember(b []byte, fn func(key string, value []byte) error) error {
+	return EachField(b, func(key, value []byte) error { return fn(string(key), value) })
+}
+
+// EachField is [EachMember] for what is done to each row of many: the key is
+// part of b where it can be, so that it takes no memory. fn must not keep it either.
+func EachField(b []byte, fn func(key, value []byte) error) error {
 	s := scanner{b: b}
 	s.space()
 	if s.peek() != '{' {
@@ -423,35 +429,27 @@ func (s *scanner) object(depth int) error {
 	}
 }
 
-func (s *scanner) key() (string, error) {
+func (s *scanner) key() ([]byte, error) {
 	start := s.i
 	if s.peek() != '"' {
-		return "", s.fail("expected a member")
+		return nil, s.fail("expected a member")
 	}
 	if err := s.str(); err != nil {
-		return "", err
+		return nil, err
 	}
 	return unquoteKey(s.b[start:s.i]), nil
 }
 
 // unquoteKey decodes the key of a member: the quoted text q, known to be well formed.
-func unquoteKey(q []byte) string {
+// The result is part of q where it can be.
+func unquoteKey(q []byte) []byte {
+	n := len(q) - 1
 	if bytes.IndexByte(q, '\\') < 0 {
-		switch string(q) { // metadata's, of which a sync may bring 100,000: they need no memory
-		case `"uid"`:
-			return "uid"
-		case `"created_at"`:
-			return "created_at"
-		case `"updated_at"`:
-			return "updated_at"
-		case `"deleted_at"`:
-			return "deleted_at"
-		}
-		return string(q[1 : len(q)-1])
+		return q[1:n:n]
 	}
 	var k string
 	_ = json.Unmarshal(q, &k)
-	return k
+	return []byte(k)
 }
 
 func (s *scanner) str() error {
@@ -520,10 +518,7 @@ type memberSet struct {
 }
 
 func (m *memberSet) add(quoted []byte) bool {
-	key := quoted[1 : len(quoted)-1]
-	if bytes.IndexByte(key, '\\') >= 0 {
-		key = []byte(unquoteKey(quoted))
-	}
+	key := unquoteKey(quoted)
 	if m.many != nil {
 		_, dup := m.many[string(key)]
 		m.many[string(key)] = struct{}{}

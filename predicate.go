@@ -110,9 +110,9 @@ func (p *Predicate) Match(r Row) bool {
 	}
 	var seen [MaxTerms]bool
 	ok := true
-	err := EachMember(r, func(key string, raw []byte) error {
+	err := EachField(r, func(key, raw []byte) error {
 		for i := range p.terms {
-			if p.terms[i].Field.Name != key {
+			if p.terms[i].Field.Name != string(key) {
 				continue
 			}
 			seen[i] = true

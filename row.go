@@ -35,8 +35,8 @@ func (r *Row) UnmarshalJSON(b []byte) error {
 // Get returns the text of the member field, nil when there is none.
 func (r Row) Get(field string) json.RawMessage {
 	var found json.RawMessage
-	_ = EachMember(r, func(key string, value []byte) error {
-		if key == field {
+	_ = EachField(r, func(key, value []byte) error {
+		if string(key) == field {
 			found = value
 			return ErrNotFound // stops the walk
 		}

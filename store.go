@@ -81,8 +81,8 @@ func checkStored(uid string, r Row) error {
 		return nil
 	}
 	named := false
-	err := EachMember(r, func(key string, value []byte) error {
-		if key == "uid" {
+	err := EachField(r, func(key, value []byte) error {
+		if string(key) == "uid" {
 			named = isText(value, uid)
 		}
 		return nil

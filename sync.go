@@ -22,8 +22,8 @@ type ClientEntry struct {
 // Errors, all [CodeInvalidRequest]: no object, another uid, an unreadable stamp, no stamp at all.
 func ParseClientEntry(uid string, raw []byte) (ClientEntry, error) {
 	e := ClientEntry{Raw: raw, Meta: Meta{UID: uid}}
-	err := EachMember(raw, func(key string, value []byte) error {
-		switch key {
+	err := EachField(raw, func(key, value []byte) error {
+		switch string(key) {
 		case "uid":
 			if !isText(value, uid) {
 				return NewError(CodeInvalidRequest, "metadata of another uid")
@@ -237,8 +237,8 @@ func pair(b []byte) (first, second []byte, n int, err error) {
 // ParseMeta reads the JSON form of metadata; absent stamps are zero.
 func ParseMeta(raw []byte) (Meta, error) {
 	var m Meta
-	err := EachMember(raw, func(key string, value []byte) (err error) {
-		switch key {
+	err := EachField(raw, func(key, value []byte) (err error) {
+		switch string(key) {
 		case "uid":
 			m.UID, err = DecodeString(value)
 		case "created_at":

@@ -2,7 +2,6 @@ package client
 
 import (
 	"bytes"
-	"strings"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -51,15 +50,15 @@ func clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
 	}
 	row := make(tidemark.Row, 0, len(t.Row))
 	row = append(row, '{')
-	err := tidemark.EachMember(t.Row, func(key string, value []byte) error {
-		if strings.HasPrefix(key, "__") {
+	err := tidemark.EachField(t.Row, func(key, value []byte) error {
+		if bytes.HasPrefix(key, []byte("__")) {
 			return nil
 		}
 		if len(row) > 1 {
 			row = append(row, ',')
 		}
-		row = append(tidemark.AppendString(row, key), ':')
-		f, ok := s.Field(key)
+		row = append(tidemark.AppendString(row, string(key)), ':')
+		f, ok := s.Field(string(key))
 		if !ok || plain(f.Kind, value) {
 			row = append(row, value...)
 			return nil
@@ -69,7 +68,7 @@ func clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
 		}
 		v, err := tidemark.ValueOf(f.Kind, value)
 		if err != nil {
-			return tidemark.Wrap(err, tidemark.CodeInvalidData, "the server sent a bad value").OnField(key)
+			return tidemark.Wrap(err, tidemark.CodeInvalidData, "the server sent a bad value").OnField(f.Name)
 		}
 		row = v.AppendJSON(row)
 		return nil

@@ -280,11 +280,11 @@ func (f *field) appendAny(b []byte, value any) ([]byte, error) {
 func (c *codec) decode(row tidemark.Row, out any) error {
 	v := reflect.ValueOf(out).Elem()
 	next := 0 // rows mostly have their columns in the struct's order
-	return tidemark.EachMember(row, func(key string, raw []byte) error {
+	return tidemark.EachField(row, func(key, raw []byte) error {
 		i := next
-		if i >= len(c.fields) || c.fields[i].Name != key {
+		if i >= len(c.fields) || c.fields[i].Name != string(key) {
 			var ok bool
-			if i, ok = c.byName[key]; !ok {
+			if i, ok = c.byName[string(key)]; !ok {
 				return nil
 			}
 		}
@@ -300,7 +300,7 @@ func (c *codec) decode(row tidemark.Row, out any) error {
 			fv = fv.Elem()
 		}
 		if err := f.decode(raw, fv); err != nil {
-			return tidemark.Wrap(err, tidemark.CodeInvalidData, "%s: the value does not fit %s", key, f.typ).OnField(key)
+			return tidemark.Wrap(err, tidemark.CodeInvalidData, "%s: the value does not fit %s", f.Name, f.typ).OnField(f.Name)
 		}
 		return nil
 	})

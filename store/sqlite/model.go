@@ -180,9 +180,9 @@ func (m *model) values(args []any, row tidemark.Row) []any {
 	if len(m.columns) == 0 || len(row) == 0 {
 		return args
 	}
-	_ = tidemark.EachMember(row, func(key string, raw []byte) error { // Put has checked that it is an object
+	_ = tidemark.EachField(row, func(key, raw []byte) error { // Put has checked that it is an object
 		for i, c := range m.columns {
-			if c.field == key {
+			if c.field == string(key) {
 				if v, err := tidemark.ValueOf(c.kind, raw); err == nil {
 					args[first+i] = native(v)
 				}
