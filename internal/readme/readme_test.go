@@ -15,10 +15,10 @@ func TestSnippetsAreWhatCompiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
-	if len(blocks) != 2 {
-		t.Fatalf("the README has %d Go snippets, want 2", len(blocks))
+	if len(blocks) != 3 {
+		t.Fatalf("the README has %d Go snippets, want 3", len(blocks))
 	}
-	for i, name := range []string{"server.go", "client.go"} {
+	for i, name := range []string{"server.go", "transaction.go", "client.go"} {
 		src, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
