@@ -124,13 +124,16 @@ func (v Value) AppendJSON(b []byte) []byte {
 }
 
 // Canonical returns the one JSON form of the value whose JSON text is raw: what
-// every part of Tidemark stores and sends. See [ValueOf] for the errors.
+// every part of Tidemark stores and sends. It may be raw itself. See [ValueOf] for the errors.
 func (k Kind) Canonical(raw []byte) ([]byte, error) {
+	if n := len(raw) - 1; k == Text && n > 0 && raw[0] == '"' && skipPlain(raw, 1) == n && raw[n] == '"' && utf8.Valid(raw) {
+		return raw, nil
+	}
 	v, err := ValueOf(k, raw)
 	if err != nil {
 		return nil, err
 	}
-	return v.AppendJSON(nil), nil
+	return v.AppendJSON(make([]byte, 0, len(raw)+2)), nil
 }
 
 func notA(k Kind) error {
