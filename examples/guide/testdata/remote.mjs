@@ -28,7 +28,8 @@ const commands = {
    disconnect: async () => { socket.disconnect(); return true },
    // As connect, but without waiting for the scopes.
    reconnect: () => new Promise(resolve => { socket.once('connected', id => resolve(id)); socket.connect() }),
-   cut: async () => { socket.io.engine.close(); return true },
+   // While it is opening, socket.io-client would not notice before its own time-out.
+   cut: async () => { if (socket.connected) socket.io.engine.close(); return true },
    scope: async (name, where) => { await models[name].addScope(where); return true },
    sync: async () => { await app.synchronizeAll(); return true },
    create: (name, data) => models[name].create(data),
