@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,6 +57,7 @@ func parent(ctx context.Context) error {
 	engines := flag.String("db", "postgres,sqlite", "the server's `databases`")
 	dsn := flag.String("pg", "", "the `DSN` of a PostgreSQL to use: databases are created in it and dropped (default: one is started)")
 	limits := flag.String("limits", "", "a `directory` with a program of bare limits, to be built and run as well")
+	profile := flag.String("profile", "", "a `file` for a CPU profile of the clients; the server has /debug/pprof/")
 	flag.Parse()
 	b := &bench{n: *n, engines: strings.Split(*engines, ",")}
 	var err error
@@ -75,6 +77,17 @@ func parent(ctx context.Context) error {
 			return err
 		}
 		defer b.postgres.close()
+	}
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
 	}
 	err = b.run(ctx, workloads)
 	if err == nil && *limits != "" {
