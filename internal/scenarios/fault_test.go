@@ -269,7 +269,7 @@ func TestADeviceWhoseClockIsAhead(t *testing.T) {
 			becomes(t, "pending", 0, d.pending)
 			label, meta := w.get(uid)
 			equal(t, "the server's row", label, "two")
-			if lead := meta.T().Time().Sub(time.Now()); lead > time.Minute {
+			if lead := time.Until(meta.T().Time()); lead > time.Minute {
 				t.Errorf("the row is of %v in the future", lead)
 			}
 			honest := w.peer(t)
