@@ -262,6 +262,9 @@ func (r *reconciliation) compare(snap *tidemark.Snapshot) error {
 	if err != nil {
 		return err
 	}
+	if len(r.entries) == 0 { // a first sync: all go to the client
+		r.result.AddClient = make([]tidemark.RowMeta, 0, len(snap.Selected))
+	}
 	met := make([]bool, len(r.entries))
 	for _, rm := range snap.Selected {
 		uid := rm.Row.UID()
