@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
@@ -79,17 +81,23 @@ func faults() []fault {
 		}}, broken: []string{"close is idempotent"}},
 		{name: "Closed does not wait for Receive", wrap: wrapper{handler: func(h tidemark.Handler) tidemark.Handler {
 			queue := make(chan *tidemark.Message, 10_000)
+			var waiting atomic.Int32
 			start := sync.OnceFunc(func() {
 				go func() {
 					for m := range queue {
 						h.Receive(m)
+						waiting.Add(-1)
 					}
 				}()
 			})
 			return &wrappedHandler{Handler: h, receive: func(m *tidemark.Message) {
 				start()
+				waiting.Add(1)
 				queue <- m
 			}, closed: func(r tidemark.CloseReason) {
+				for waiting.Load() > 0 && !h.(*observer).receiving() { // the goroutine may not have begun
+					runtime.Gosched()
+				}
 				h.Closed(r)
 				close(queue)
 			}}
@@ -253,3 +261,9 @@ type nopConn struct{}
 
 func (nopConn) Send(*tidemark.Message) error { return nil }
 func (nopConn) Close(tidemark.CloseReason)   {}
+
+func (o *observer) receiving() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.inside > 0
+}
