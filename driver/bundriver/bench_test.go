@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/uptrace/bun"
+
 	"github.com/tidemark-sync/tidemark"
 )
 
@@ -27,6 +29,27 @@ func BenchmarkWrite(b *testing.B) {
 				b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "rows/s")
 			})
 		}
+	}
+}
+
+// One write in a transaction of the application's; compare create/1.
+func BenchmarkRunInTx(b *testing.B) {
+	for _, e := range append(engines, prepared) {
+		b.Run(e.name, func(b *testing.B) {
+			d, _ := e.ready(b)
+			next := 0
+			for b.Loop() {
+				next++
+				m := tidemark.Mutation{Model: "note", UID: fmt.Sprint("n", next), Op: tidemark.Create, Data: tidemark.Row(`{"n":1}`), Stamp: 10}
+				err := d.RunInTx(b.Context(), func(ctx context.Context, _ bun.Tx) error {
+					_, err := d.Write(ctx, []tidemark.Mutation{m})
+					return err
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -42,7 +42,8 @@ type joined struct {
 //
 // fn must pass on its own ctx, and use it and tx in one goroutine at a time. With another ctx, or
 // past tx, a write waits for the transaction: in SQLite for good, as there is one writer.
-// It must neither end tx nor call services inside tx.RunInTx.
+// It must neither end tx nor call services inside tx.RunInTx. Keep it short: the sessions' writes
+// of the same rows, in SQLite all writes, wait for its end, and their time runs.
 //
 // The transaction has the isolation READ COMMITTED in PostgreSQL, and begins as a writer in SQLite.
 // As any, it may lose to a deadlock in PostgreSQL: the error is then CodeUnavailable, and
