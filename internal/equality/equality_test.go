@@ -201,6 +201,8 @@ func (tb *table) create(t *rapid.T, engine string, db *bun.DB, uid string, decla
 // application with bun, and to the device. Every engine must give it back.
 func (tb *table) fill(t *rapid.T) {
 	var recs []tidemark.Record
+	var theirs []tidemark.Row
+	var ours []tidemark.Mutation
 	for _, uid := range tb.uids {
 		data := []byte(`{`)
 		for i, c := range tb.columns[1:] {
@@ -216,15 +218,23 @@ func (tb *table) fill(t *rapid.T) {
 		row := tidemark.Row(`{"uid":` + quoted(uid) + `}`).Merge(patch)
 		tb.rows = append(tb.rows, row)
 		recs = append(recs, tidemark.Record{UID: uid, Row: row, Base: row, Meta: tidemark.Meta{UID: uid, CreatedAt: 1}})
-		theirs := rapid.Bool().Draw(t, "by the application") && !hasYearZero(row)
-		for _, s := range tb.servers {
-			if theirs {
-				_, err = s.db.NewInsert().Model(tb.structOf(t, row)).Exec(tb.ctx)
-			} else {
-				err = s.write(tb.ctx, tidemark.Mutation{Model: tb.name, UID: uid, Op: tidemark.Create, Data: patch, Stamp: 1})
+		if rapid.Bool().Draw(t, "by the application") && !hasYearZero(row) {
+			theirs = append(theirs, row)
+		} else {
+			ours = append(ours, tidemark.Mutation{Model: tb.name, UID: uid, Op: tidemark.Create, Data: patch, Stamp: 1})
+		}
+	}
+	for _, s := range tb.servers {
+		for _, row := range theirs {
+			if _, err := s.db.NewInsert().Model(tb.structOf(t, row)).Exec(tb.ctx); err != nil {
+				t.Fatalf("%s: %s: %v", s.engine, row, err)
 			}
-			if err != nil {
-				t.Fatalf("%s: writing %s: %v", s.engine, row, err)
+		}
+		outcomes, err := s.driver.Write(tb.ctx, ours)
+		must(t, err)
+		for i, o := range outcomes {
+			if o.Err != nil {
+				t.Fatalf("%s: %s: %v", s.engine, ours[i].Data, o.Err)
 			}
 		}
 	}
@@ -234,14 +244,6 @@ func (tb *table) fill(t *rapid.T) {
 
 // hasYearZero: bun writes the year 0 in a form that PostgreSQL refuses.
 func hasYearZero(row tidemark.Row) bool { return strings.Contains(string(row), `"0000-`) }
-
-func (s *serverTable) write(ctx context.Context, m tidemark.Mutation) error {
-	outcomes, err := s.driver.Write(ctx, []tidemark.Mutation{m})
-	if err == nil && outcomes[0].Err != nil {
-		err = outcomes[0].Err
-	}
-	return err
-}
 
 // structOf returns the application's struct with the values of row.
 func (tb *table) structOf(t *rapid.T, row tidemark.Row) any {
