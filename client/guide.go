@@ -92,8 +92,9 @@ func (guide) sync(p *tidemark.Predicate, held []tidemark.Meta, maxMessage int) [
 	var out []request
 	var from string // the uid that the piece begins with, "" for the first
 	dict := []byte{'{'}
+	var entry []byte
 	for i, m := range held {
-		entry := appendEntry(nil, m)
+		entry = appendEntry(entry[:0], m)
 		if i > 0 && len(dict)+len(entry) > budget {
 			out = append(out, syncRequest(p, from, m.UID, dict))
 			from, dict = m.UID, []byte{'{'}

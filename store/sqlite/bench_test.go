@@ -442,3 +442,26 @@ func BenchmarkOpen(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkHeld reads what a sync of 10,000 rows tells the server.
+func BenchmarkHeld(b *testing.B) {
+	s := benchStore(b, "FULL")
+	fillStore(b, s, records(makePosts(10_000)), 10_000)
+	all, err := tidemark.Where{}.Compile(posts)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		err := s.View(context.Background(), func(tx tidemark.StoreTx) error {
+			metas, err := tx.Held(all)
+			if err == nil && len(metas) != 10_000 {
+				err = fmt.Errorf("%d rows", len(metas))
+			}
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}

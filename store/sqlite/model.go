@@ -91,11 +91,13 @@ type model struct {
 	fields  []field
 	columns []column
 
-	table                    string
-	get, one, many           string
-	put, putMany, remove     string
-	change                   string // put, of a record whose indexed values stay; "" where nothing is indexed
-	prune, heldSame, heldOwn string
+	table                string
+	get, one, many       string
+	put, putMany, remove string
+	change               string // put, of a record whose indexed values stay; "" where nothing is indexed
+	prune                string
+	heldSame, heldOwn    string
+	heldExact            string // heldSame where the rows need not be looked at
 }
 
 // column is an indexed field.
@@ -122,6 +124,7 @@ func newModel(id int64, name string, fields []field) *model {
 	m.remove = "DELETE FROM " + m.table + " WHERE uid = ?"
 	m.prune = "DELETE FROM " + m.table + " WHERE deleted_at < ? AND deleted_at <> 0 AND pending = 0 AND " + noBase
 	m.heldSame = "SELECT uid, created_at, updated_at, deleted_at, row FROM " + m.table + " WHERE base IS NULL AND row IS NOT NULL"
+	m.heldExact = strings.Replace(m.heldSame, ", row FROM", ", NULL FROM", 1)
 	m.heldOwn = "SELECT uid, created_at, updated_at, deleted_at, base FROM " + m.table + " WHERE base > ''"
 	m.put, m.putMany = m.putText(record, 1), m.putText(record, putChunk)
 	m.change = m.changeText()

@@ -118,14 +118,18 @@ func (m *model) held(ctx context.Context, c *session, p *tidemark.Predicate) ([]
 			return nil
 		}
 	}
-	if err := c.query(ctx, add(w.exact), m.heldSame+w.text+w.order(), w.args...); err != nil {
+	same := m.heldSame
+	if w.exact {
+		same = m.heldExact
+	}
+	if err := c.query(ctx, add(w.exact), same+w.text+w.order(), w.args...); err != nil {
 		return nil, err
 	}
-	same := len(metas)
+	n := len(metas)
 	if err := c.query(ctx, add(false), m.heldOwn); err != nil {
 		return nil, err
 	}
-	if len(metas) > same {
+	if len(metas) > n {
 		slices.SortFunc(metas, func(a, b tidemark.Meta) int { return strings.Compare(a.UID, b.UID) })
 	}
 	return metas, nil
