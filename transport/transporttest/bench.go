@@ -13,6 +13,7 @@ type bench struct {
 	Harness
 	dialer tidemark.Dialer
 	offers chan offered
+	settle func() // waits until nothing happens any more; nil where that cannot be known
 
 	mu    sync.Mutex // protects conns
 	conns []tidemark.Conn

@@ -64,6 +64,7 @@ func checkWith(t *testing.T, i int, r rule) (err error) {
 		h.Cut = func() { p.Cut() }
 		h.Shutdown = func() { _ = p.Close() }
 		b := newBench(h)
+		b.settle = synctest.Wait
 		if f.harness != nil {
 			f.harness(&b.Harness, p)
 		}
