@@ -28,8 +28,9 @@
 // with BEGIN IMMEDIATE. Times are read in any form that
 // [tidemark.ParseInstant] knows and written in bun's; a where compares them right
 // in bun's own form, with any number of decimals, and in CURRENT_TIMESTAMP's. A
-// column of affinity NUMERIC keeps 15 digits of a decimal number, as always in
-// SQLite; TEXT keeps all.
+// column of affinity NUMERIC (declared NUMERIC, or JSON) keeps 15 digits of a
+// decimal number, as always in SQLite, and JSON that is a number as a number, which bun
+// cannot read into a json.RawMessage; TEXT keeps all.
 package bundriver
 
 import (
