@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/http/httptest"
 	"net/netip"
@@ -181,10 +182,20 @@ func (j *journey) device(t *testing.T) *device {
 	if _, err = d.rows.Register(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.client.Sync(t.Context()); err != nil {
+	if err := d.sync(); err != nil {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// sync is the client's Sync, which would wait for ever for a server that cannot be reached.
+func (d *device) sync() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := d.client.Sync(ctx); err != nil {
+		return fmt.Errorf("%w; the client says %+v", err, d.client.Status())
+	}
+	return nil
 }
 
 // onPostgres has columns that are narrower than their kinds.
@@ -321,7 +332,7 @@ func (d *device) waitFor(t *rapid.T, want Everything) (got Everything) {
 
 // confirmed returns the row of the device when the server has confirmed all writes and refused none.
 func (d *device) confirmed(t *rapid.T, uid string) Everything {
-	must(t, d.client.Sync(context.Background()))
+	must(t, d.sync())
 	if rs, err := d.client.Rejections(context.Background()); err != nil || len(rs) != 0 {
 		t.Fatalf("%v, rejected: %+v", err, rs)
 	}

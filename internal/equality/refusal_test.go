@@ -106,7 +106,7 @@ func TestWhatOnlyTheDatabaseRefusesIsAnError(t *testing.T) {
 			t.Fatalf("%v: %v", p, err)
 		}
 	}
-	if err := j.a.client.Sync(ctx); err != nil {
+	if err := j.a.sync(); err != nil {
 		t.Fatal(err)
 	}
 	rs, err := j.a.client.Rejections(ctx)
@@ -119,7 +119,7 @@ func TestWhatOnlyTheDatabaseRefusesIsAnError(t *testing.T) {
 		}
 	}
 	for _, d := range []*device{j.a, j.b} {
-		if err := d.client.Sync(ctx); err != nil {
+		if err := d.sync(); err != nil {
 			t.Fatal(err)
 		}
 		got, err := d.rows.FindByUID(ctx, kept.UID)
