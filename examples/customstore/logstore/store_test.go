@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -70,8 +71,8 @@ func keys(t *testing.T, s *logstore.Store) (found []string) {
 	return found
 }
 
-// TestWhatACrashCutShortIsGone cuts the log at every byte of its last updates, as
-// a crash may, and fills the end with zeros, as some file systems do. What
+// TestWhatACrashCutShortIsGone cuts the log within its last updates, above all around
+// their ends, as a crash may, and fills the end with zeros, as some file systems do. What
 // remains is some number of whole updates, and the store goes on from there.
 func TestWhatACrashCutShortIsGone(t *testing.T) {
 	t.Parallel()
@@ -97,6 +98,9 @@ func TestWhatACrashCutShortIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := ends[0]; n <= len(whole); n++ {
+		if n%13 != 0 && !slices.ContainsFunc(ends, func(end int) bool { return n >= end-2 && n <= end+12 }) {
+			continue
+		}
 		want := 0
 		for want < 3 && ends[want+1] <= n {
 			want++
