@@ -49,6 +49,7 @@ func start(args ...string) (*process, error) {
 func (p *process) stop() {
 	_ = p.stdin.Close()
 	_ = p.cmd.Wait()
+	http.DefaultClient.CloseIdleConnections()
 }
 
 // memory is what a process holds, in bytes.

@@ -32,14 +32,21 @@ func ratioAtLeast(x float64) goal { return goal{bound: x, ratio: true, least: tr
 
 // line returns the line of that name, which is made when there is none.
 func (r *report) line(workload, name, unit string, g goal) *line {
-	for _, l := range r.lines {
-		if l.workload == workload && l.name == name {
-			return l
-		}
+	if l := r.find(name); l != nil {
+		return l
 	}
 	l := &line{workload: workload, name: name, unit: unit, goal: g}
 	r.lines = append(r.lines, l)
 	return l
+}
+
+func (r *report) find(name string) *line {
+	for _, l := range r.lines {
+		if l.name == name {
+			return l
+		}
+	}
+	return nil
 }
 
 func (l *line) add(x float64)             { l.samples = append(l.samples, x) }

@@ -77,7 +77,7 @@ func openDatabase(dsn string) (*bun.DB, error) {
 		db.SetMaxIdleConns(8)
 		return db, nil
 	}
-	file := url.URL{Scheme: "file", OmitHost: true, Path: dsn, RawQuery: "_journal_mode=WAL&_busy_timeout=5000&_foreign_keys=on"}
+	file := url.URL{Scheme: "file", OmitHost: true, Path: dsn, RawQuery: "_journal_mode=WAL&_synchronous=FULL&_busy_timeout=5000&_foreign_keys=on"}
 	db, err := sql.Open("sqlite3", file.String())
 	if err != nil {
 		return nil, err
