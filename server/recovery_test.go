@@ -211,7 +211,7 @@ func TestOrdinaryNewSessions(t *testing.T) {
 		},
 		"too late": func(b *bench, c *client) tidemark.Hello {
 			b.breakOff()
-			time.Sleep(2 * time.Minute)
+			<-time.After(2 * time.Minute)
 			return c.hello()
 		},
 		"a second time": func(b *bench, c *client) tidemark.Hello {
@@ -249,7 +249,7 @@ func TestComingBackBeforeTheBreakIsNoticed(t *testing.T) {
 		b := setup(t, nil).shared()
 		var tr trace
 		b.server.OnDisconnect(func(_ *server.Session, r tidemark.CloseReason) {
-			time.Sleep(time.Second) // the successor waits
+			<-time.After(time.Second) // the successor waits
 			tr.add("disconnect " + string(r))
 		})
 		b.server.OnConnect(func(_ context.Context, s *server.Session) error {
@@ -313,7 +313,7 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 		if events, _, _, _ := b.server.Remains(); events != 0 {
 			t.Errorf("%d events are kept after one that fills all", events)
 		}
-		time.Sleep(10 * time.Minute)
+		<-time.After(10 * time.Minute)
 		synctest.Wait()
 		if events, marks, broken, unloaded := b.server.Remains(); events+marks+broken+unloaded > 0 {
 			t.Errorf("kept: %d events, %d marks, %d and %d sessions", events, marks, broken, unloaded)
@@ -339,7 +339,7 @@ func TestNoiseElsewhereDoesNotMatter(t *testing.T) {
 		}
 		noise()
 		synctest.Wait()
-		time.Sleep(time.Hour) // and long ago is no harm either
+		<-time.After(time.Hour) // and long ago is no harm either
 		h1, h2 := quiet.hello(), loud.hello()
 		b.breakOff()
 		noise()

@@ -162,7 +162,7 @@ func TestWhichSessionsCanBeTakenOver(t *testing.T) {
 		equal(t, ask(old), "error") // it was sent off
 		old = b.loaded(secret)
 		b.breakOff()
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		equal(t, ask(old), "error") // too long ago
 		first, second, third := b.loaded(secret), b.loaded(secret), b.loaded(secret)
 		for _, c := range []*client{first, second, third} {
@@ -178,17 +178,17 @@ func TestWhichSessionsCanBeTakenOver(t *testing.T) {
 // A page asks while its former session's listeners still run, and before its own have.
 func TestTransferWaitsForListeners(t *testing.T) {
 	transferring(t, server.Transfer{}, func(t *testing.T, b *bench) {
-		b.server.OnDisconnecting(func(*server.Session, tidemark.CloseReason) { time.Sleep(time.Second) })
+		b.server.OnDisconnecting(func(*server.Session, tidemark.CloseReason) { <-time.After(time.Second) })
 		old := b.loaded(secret)
 		b.server.OnConnect(func(_ context.Context, s *server.Session) error {
-			time.Sleep(2 * time.Second)
+			<-time.After(2 * time.Second)
 			s.Set("user", "nobody")
 			return nil
 		})
 		b.pipe.Cut()
 		c := b.dialWith(tidemark.Hello{})
 		c.emit(tidemark.EventTransfer, old.id, c.id, secret)
-		time.Sleep(3 * time.Second)
+		<-time.After(3 * time.Second)
 		equalList(t, c.transferred(), []string{"ack"})
 		equal(t, b.holds(c), "[all room] alice")
 	})

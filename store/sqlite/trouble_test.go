@@ -117,7 +117,7 @@ func TestInABubble(t *testing.T) {
 		hour := make(chan error, 1)
 		go func() {
 			hour <- s.Update(t.Context(), func(tx tidemark.StoreTx) error {
-				time.Sleep(time.Hour)
+				<-time.After(time.Hour)
 				return tx.Save("k", []byte("v"))
 			})
 		}()
