@@ -34,10 +34,16 @@ func take(r *tidemark.Record, t tidemark.RowMeta, wanted bool) bool {
 	return true
 }
 
-// clean returns what the server sent as a row the way it is kept: fields of the
+// clean makes what the server sent as a row the way it is kept: fields of the
 // schema canonical, members that the schema lacks as they are, those beginning
 // with __ left out. A value that is not of its field's kind is CodeInvalidData.
-func clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
+func clean(s *tidemark.Schema, t *tidemark.RowMeta) error { return new(cleaner).clean(s, t) }
+
+// cleaner cleans many rows. Nearly all are clean already: they are written anew
+// into memory that is used again, and stay as they came when that is the same.
+type cleaner struct{ buf tidemark.Row }
+
+func (c *cleaner) clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
 	if err := tidemark.CheckUID(t.Meta.UID); err != nil {
 		return err
 	}
@@ -48,8 +54,7 @@ func clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
 	if err := tidemark.CheckJSON(t.Row, tidemark.JSONLimits{}); err != nil {
 		return err
 	}
-	row := make(tidemark.Row, 0, len(t.Row))
-	row = append(row, '{')
+	row := append(c.buf[:0], '{')
 	err := tidemark.EachField(t.Row, func(key, value []byte) error {
 		if bytes.HasPrefix(key, []byte("__")) {
 			return nil
@@ -73,7 +78,10 @@ func clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
 		row = v.AppendJSON(row)
 		return nil
 	})
-	t.Row = append(row, '}')
+	c.buf = append(row, '}')
+	if err == nil && !bytes.Equal(c.buf, t.Row) {
+		t.Row = bytes.Clone(c.buf)
+	}
 	return err
 }
 

@@ -77,9 +77,10 @@ func (guide) synced(s *tidemark.Schema, result json.RawMessage) (tidemark.SyncRe
 	if err := r.UnmarshalJSON(result); err != nil {
 		return r, err
 	}
+	var c cleaner
 	for _, list := range [][]tidemark.RowMeta{r.AddClient, r.UpdateClient} {
 		for i := range list {
-			if err := clean(s, &list[i]); err != nil {
+			if err := c.clean(s, &list[i]); err != nil {
 				return r, err
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"unsafe"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -216,7 +217,7 @@ func textOf(r tidemark.Row) any {
 	if len(r) == 0 {
 		return nil
 	}
-	return string(r)
+	return unsafe.String(&r[0], len(r)) // a row is not modified once made, and a first sync has many
 }
 
 func (t *tx) Held(p *tidemark.Predicate) ([]tidemark.Meta, error) {
