@@ -76,6 +76,9 @@ func TestStatementsAreFew(t *testing.T) {
 	if err := s.Declare(t.Context(), posts); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Get(t.Context(), "post", "none"); err != nil { // connects, which takes statements of its own
+		t.Fatal(err)
+	}
 	for _, n := range []int{320, 3200} {
 		recs := records(makePosts(n))
 		uids := make([]string, n)

@@ -76,8 +76,8 @@ type Store struct {
 	shared bool // the handle has few connections: take the one when it is needed
 	memory bool // there is no file, and so no other process
 
-	writer  chan *session // holds one; who has it may write
-	readers chan *session // those that are free; nil for one that is not connected yet
+	writer  *pool // of one; who has it may write
+	readers *pool // nil when shared
 	models  atomic.Pointer[catalog]
 
 	calls  sync.WaitGroup
@@ -102,24 +102,20 @@ func Open(ctx context.Context, db *sql.DB, options *Options) (*Store, error) {
 		w.close()
 		return nil, err
 	}
-	s.writer = make(chan *session, 1)
+	s.writer = newPool(1)
 	if s.shared {
 		w.close()
-		s.writer <- nil
 		return s, nil
 	}
 	if err := w.set(ctx, writerSettings); err != nil {
 		w.close()
 		return nil, err
 	}
-	s.writer <- w
+	s.writer.idle = append(s.writer.idle, w)
 	if most > 0 {
 		o.Readers = min(o.Readers, most-2)
 	}
-	s.readers = make(chan *session, o.Readers)
-	for range o.Readers {
-		s.readers <- nil
-	}
+	s.readers = newPool(o.Readers)
 	return s, nil
 }
 
@@ -155,22 +151,9 @@ func (s *Store) Close() error {
 	}
 	s.mu.Unlock()
 	s.calls.Wait()
-	s.drain(s.writer)
-	s.drain(s.readers)
+	s.writer.drain()
+	s.readers.drain()
 	return nil
-}
-
-func (s *Store) drain(free chan *session) {
-	for {
-		select {
-		case c := <-free:
-			if c != nil {
-				c.close()
-			}
-		default:
-			return
-		}
-	}
 }
 
 // Check reads the whole file to find damaged pages ([tidemark.ErrDamaged]).
@@ -279,20 +262,30 @@ func (s *Store) lookUp(ctx context.Context, fn func(*session, *catalog) error) e
 	})
 }
 
-// with takes a session from free, for fn, and puts it back.
-func (s *Store) with(ctx context.Context, free chan *session, fn func(*session) error) (err error) {
-	var c *session
-	select {
-	case c = <-free:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.closed:
-		return tidemark.ErrClosed
+// readerSettings are for the connections that only the store reads by. The first
+// of them serves a program that reads in one goroutine; its cache should hold
+// the upper pages of the indexes, and some of the rows.
+var readerSettings = [][2]string{
+	{"cache_size", "-16384"}, // KiB
+}
+
+// with takes a session from the pool, for fn, and puts it back.
+func (s *Store) with(ctx context.Context, from *pool, fn func(*session) error) error {
+	c, err := from.take(ctx, s.closed)
+	if err != nil {
+		return err
 	}
-	defer func() { free <- c }()
+	defer func() { from.put(c) }()
 	if c == nil {
 		if c, err = newSession(ctx, s.db); err != nil {
 			return err
+		}
+		if from == s.readers {
+			if err := c.set(ctx, readerSettings); err != nil {
+				c.close()
+				c = nil
+				return err
+			}
 		}
 	}
 	if s.shared {
