@@ -51,6 +51,9 @@ type Welcome struct {
 	ID string
 	// Session is the private id by which the client can resume; empty when it cannot.
 	Session string
+	// MaxMessage is the size in bytes above which the server takes no message; 0
+	// when it did not say. Set on the client only.
+	MaxMessage int
 	// Replay are messages that the client missed. They count to no bound of what may
 	// wait for it. Set on the server only.
 	Replay []*Message

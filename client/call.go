@@ -56,12 +56,12 @@ func (c *Client) Call(ctx context.Context, service, method string, args ...any) 
 		}
 		req.args[i] = raw
 	}
-	if n := req.size(); n > c.opts.MaxMessage {
-		return nil, tidemark.NewError(tidemark.CodeTooLarge, "the call has %d bytes, more than %d", n, c.opts.MaxMessage)
-	}
 	l, err := c.connected()
 	if err != nil {
 		return nil, err
+	}
+	if n, most := req.size(), c.opts.mostBytes(l); n > most {
+		return nil, tidemark.NewError(tidemark.CodeTooLarge, "the call has %d bytes, more than %d", n, most)
 	}
 	type reply struct {
 		answer tidemark.Answer

@@ -47,8 +47,9 @@ type Options struct {
 	CallTimeout time.Duration
 	// MaxMessage is the size in bytes that a message to the server should not
 	// exceed: a larger sync is split, and a larger write is rejected as
-	// CodeTooLarge. Defaults to 900,000, below the 1,000,000 that servers of the
-	// guide's protocol accept.
+	// CodeTooLarge. Defaults to nine tenths of what the server announces; where it
+	// announces nothing, to 900,000, below the 1,000,000 that servers of the guide's
+	// protocol accept.
 	MaxMessage int
 	// ScopeAge is how long a scope that no Watch and no Register has asked for
 	// since the client was opened is still synchronised, counted from its last
@@ -83,7 +84,6 @@ func (o *Options) withDefaults() Options {
 	opts.MinBackoff = positive(opts.MinBackoff, 200*time.Millisecond)
 	opts.MaxBackoff = max(positive(opts.MaxBackoff, 30*time.Second), opts.MinBackoff)
 	opts.CallTimeout = positive(opts.CallTimeout, 20*time.Second)
-	opts.MaxMessage = positive(opts.MaxMessage, 900_000)
 	opts.ScopeAge = positive(opts.ScopeAge, 30*24*time.Hour)
 	return opts
 }

@@ -16,10 +16,11 @@ const inboxSize = 256
 // link is one open connection: it hands arriving messages to the session and
 // pairs answers with calls.
 type link struct {
-	conn  tidemark.Conn
-	inbox chan *tidemark.Message
-	ended chan struct{} // closed when the connection has ended
-	left  chan struct{} // closed when the session no longer reads
+	conn      tidemark.Conn
+	announced int // the size of message that the server takes at most, 0 when unknown
+	inbox     chan *tidemark.Message
+	ended     chan struct{} // closed when the connection has ended
+	left      chan struct{} // closed when the session no longer reads
 
 	mu     sync.Mutex // protects what follows
 	reason tidemark.CloseReason
@@ -197,9 +198,20 @@ func (c *Client) dial(online context.Context) (*link, error) {
 		hello.Auth = auth
 	}
 	l := newLink()
-	conn, _, err := c.dialer.Dial(ctx, hello, l)
-	l.conn = conn
+	conn, w, err := c.dialer.Dial(ctx, hello, l)
+	l.conn, l.announced = conn, w.MaxMessage
 	return l, err
+}
+
+// mostBytes returns the size that a message on l should not exceed; nil is no connection.
+func (o *Options) mostBytes(l *link) int {
+	switch {
+	case o.MaxMessage > 0:
+		return o.MaxMessage
+	case l != nil && l.announced > 0:
+		return l.announced - l.announced/10 // the rest is for what goes around the request
+	}
+	return 900_000
 }
 
 // unreachable makes it known that an attempt to connect failed.

@@ -69,8 +69,8 @@ func (s *session) undeclared(model string) error {
 
 func (s *session) push(ctx context.Context, m tidemark.Mutation) error {
 	req := s.c.speak.push(m)
-	if req.size() > s.c.opts.MaxMessage {
-		return s.refused(ctx, m, tidemark.NewError(tidemark.CodeTooLarge, "the write exceeds %d bytes", s.c.opts.MaxMessage))
+	if most := s.c.opts.mostBytes(s.link); req.size() > most {
+		return s.refused(ctx, m, tidemark.NewError(tidemark.CodeTooLarge, "the write exceeds %d bytes", most))
 	}
 	f, err := s.send(ctx, req, func(ctx context.Context, a tidemark.Answer, err error) error {
 		s.pushing.flight = nil

@@ -136,7 +136,7 @@ func (s *session) syncNext(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		reqs := s.c.speak.sync(sc.pred, held, s.c.opts.MaxMessage)
+		reqs := s.c.speak.sync(sc.pred, held, s.c.opts.mostBytes(s.link))
 		if err := s.syncPiece(ctx, sc, round, reqs); err != nil {
 			return err
 		}

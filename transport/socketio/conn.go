@@ -2,6 +2,7 @@ package socketio
 
 import (
 	"errors"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -66,6 +67,7 @@ func (c *conn) shakeHands(request []byte) (tidemark.Welcome, error) {
 		}
 		w, done, err := c.beforeAnswer(kind, b)
 		if done || err != nil {
+			w.MaxMessage = int(min(max(o.MaxPayload, 0), math.MaxInt32))
 			return w, err
 		}
 	}
