@@ -29,6 +29,7 @@ type Session struct {
 	greeted  bool          // the connect listeners began to run; read after opened
 	gone     chan struct{} // closed when the disconnect listeners have run
 
+	closed      sync.Once    // guards what the end of the connection sets off
 	outstanding atomic.Int64 // calls that were taken and are not yet answered
 
 	mu      sync.Mutex           // protects what follows; nothing that waits is done under it
@@ -339,11 +340,14 @@ func (rc *receiver) Receive(m *tidemark.Message) {
 	}
 }
 
-// Closed hands over to a goroutine, since the application's listeners may wait.
+// Closed hands over to a goroutine, since the application's listeners may wait. A
+// transport that says it twice, against the contract, must not end the process.
 func (rc *receiver) Closed(reason tidemark.CloseReason) {
 	s := (*Session)(rc)
-	s.cancel()
-	s.server.spawn(func() { s.ended(reason) })
+	s.closed.Do(func() {
+		s.cancel()
+		s.server.spawn(func() { s.ended(reason) })
+	})
 }
 
 func (s *Session) answered(m *tidemark.Message) {
