@@ -201,3 +201,18 @@ func TestCallsOfARefusedSession(t *testing.T) {
 	b.server.Close()
 	equalList(t, l.noted()[:1], []string{"close server namespace disconnect"})
 }
+
+func TestAConnectionThatIsToldClosedTwiceEndsOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	ended := make(chan struct{}, 2)
+	b.server.OnDisconnect(func(*server.Session, tidemark.CloseReason) { ended <- struct{}{} })
+	var l line
+	b.server.Offer(t.Context(), &l)
+	l.handler.Closed(tidemark.ClosedTransport)
+	l.handler.Closed(tidemark.ClosedTransport)
+	b.server.Close()
+	if n := len(ended); n > 1 {
+		t.Errorf("the disconnect listeners ran %d times", n)
+	}
+}
