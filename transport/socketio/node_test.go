@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/internal/testneeds"
 	"github.com/tidemark-sync/tidemark/transport/socketio"
 )
 
@@ -23,11 +24,11 @@ func TestPublishedClient(t *testing.T) {
 	t.Parallel()
 	modules := os.Getenv("TIDEMARK_NODE_MODULES")
 	if modules == "" {
-		t.Skip("TIDEMARK_NODE_MODULES names no folder with node_modules/socket.io-client")
+		testneeds.Missing(t, "socket.io-client", "TIDEMARK_NODE_MODULES names no folder that has it")
 	}
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip("node is not installed")
+		testneeds.Missing(t, "Node.js", err.Error())
 	}
 	host := newPhoenix(t)
 	short := serve(t, &application{}, &socketio.Options{
