@@ -27,7 +27,12 @@ const (
 	CodeDenied          Code = "denied"
 	CodeUnauthenticated Code = "unauthenticated"
 	CodeExpired         Code = "expired"
-	CodeCursorTooOld    Code = "cursor-too-old"
+	CodeCursorTooOld    Code = "cursor-too-old" // the cursor is of another history, or what followed it is no longer kept
+	CodeScopeChanged    Code = "scope-changed"  // the cursor was made under another predicate or schema
+	CodeUnknownScope    Code = "unknown-scope"  // the session has no scope of that number
+	CodeGap             Code = "gap"            // a batch does not begin where the client's last one ended
+	CodeRepeated        Code = "repeated"       // a number came again with other content
+	CodeUnit            Code = "unit"           // another write of the unit was refused
 	CodeTimeout         Code = "timeout"
 	CodeUnavailable     Code = "unavailable"
 	CodeInternal        Code = "internal"

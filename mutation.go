@@ -32,6 +32,10 @@ type Mutation struct {
 	// N is the write's number in its client's outbox: from 1, without gaps. Zero
 	// for a write that comes from no outbox.
 	N int64
+	// Unit is the number of the last write of the unit that this one belongs to:
+	// consecutive writes of one client that are applied together or rejected together.
+	// Zero for a write that stands alone.
+	Unit int64
 	// Model and UID name the row.
 	Model string
 	UID   string
@@ -53,7 +57,11 @@ type Outcome struct {
 	Row Row
 	// Meta is the metadata as it now stands.
 	Meta Meta
-	// Before is the row as it stood before, nil when there was none. Set when Applied.
+	// Changed says that the row or its metadata is not what it was: by the write, or, where
+	// that lost, because metadata of a row that is gone became a tombstone, or a row that its
+	// metadata says is deleted went.
+	Changed bool
+	// Before is the row as it stood before, nil when there was none. Set when Changed.
 	Before Row
 	// Err says that this one write was refused and had no effect, others of its
 	// batch none the less: CodeConstraint, CodeUIDTaken, CodeInvalidData,

@@ -13,6 +13,8 @@ const (
 	EventConnected   = "connected"     // server -> client: [socket id]
 	EventService     = "service-event" // server -> client: [{"name", "action", "result"}]
 	EventApplication = "app-event"     // server -> client: [{"type", "value"}]
+	EventChanges     = "sync-changes"  // server -> client: [Changes], of the session's scopes
+	EventCursor      = "sync-cursor"   // server -> client: [{"cursor"}], of all live scopes of the session
 
 	// Of a page that was loaded anew and asks for the channels of its former session.
 	EventTransferToken = "cnx-transfer-token" // client -> server: [token], of this session for its successor
@@ -31,6 +33,14 @@ const (
 
 	ServiceSync  = "sync"
 	MethodSyncGo = "go" // (model, where, dictionary) -> SyncResult
+
+	// The methods of the second protocol, which a server has whose driver keeps a log
+	// (see LogDriver). A client that finds no MethodOpen speaks the guide's.
+	MethodOpen        = "open"        // (OpenRequest) -> OpenAnswer
+	MethodSubscribe   = "subscribe"   // ([ScopeRequest, ...]) -> [ScopeAnswer, ...]
+	MethodUnsubscribe = "unsubscribe" // ([scope, ...]) -> nothing
+	MethodPull        = "pull"        // (PullRequest) -> ScopePage
+	MethodPush        = "push"        // (Batch) -> PushAnswer
 )
 
 // Request is a call of a service's method.
@@ -78,15 +88,7 @@ type Answer struct {
 func (a Answer) MarshalJSON() ([]byte, error) {
 	switch {
 	case a.Err != nil:
-		b := AppendString([]byte(`{"error":{"code":`), string(a.Err.Code))
-		b = AppendString(append(b, `,"message":`...), a.Err.Message)
-		if a.Err.Field != "" {
-			b = AppendString(append(b, `,"field":`...), a.Err.Field)
-		}
-		if a.Err.Kind != "" {
-			b = AppendString(append(b, `,"kind":`...), a.Err.Kind)
-		}
-		return append(b, "}}"...), nil
+		return append(a.Err.appendJSON([]byte(`{"error":`)), '}'), nil
 	case len(a.Result) == 0:
 		return []byte("{}"), nil
 	}
@@ -109,6 +111,19 @@ func (a *Answer) UnmarshalJSON(raw []byte) error {
 		}
 		return nil
 	})
+}
+
+// appendJSON appends the error as it travels.
+func (e *Error) appendJSON(b []byte) []byte {
+	b = AppendString(append(b, `{"code":`...), string(e.Code))
+	b = AppendString(append(b, `,"message":`...), e.Message)
+	if e.Field != "" {
+		b = AppendString(append(b, `,"field":`...), e.Field)
+	}
+	if e.Kind != "" {
+		b = AppendString(append(b, `,"kind":`...), e.Kind)
+	}
+	return append(b, '}')
 }
 
 func parseWireError(raw []byte) *Error {

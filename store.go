@@ -51,6 +51,9 @@ type Record struct {
 	// Pending is how many mutations of the row are in the outbox. When it is 0,
 	// Row equals Base.
 	Pending int
+	// Seen numbers the pass over the server's rows in which the server last told of this
+	// one; see StoreTx.Unseen. Not negative; 0 for never.
+	Seen int64
 }
 
 // Check reports whether a store may keep r: a valid UID, Row and Base each nil or
@@ -64,8 +67,8 @@ func (r *Record) Check() error {
 	if !r.Meta.IsZero() && r.Meta.UID != r.UID {
 		return NewError(CodeInvalidData, "metadata of another uid").OnField("uid")
 	}
-	if r.Pending < 0 {
-		return NewError(CodeInvalidData, "a negative number of pending writes")
+	if r.Pending < 0 || r.Seen < 0 {
+		return NewError(CodeInvalidData, "a negative number of pending writes, or of a pass")
 	}
 	if err := checkStored(r.UID, r.Row); err != nil {
 		return err
@@ -116,6 +119,10 @@ type StoreTx interface {
 	// a Meta with nothing but its UID where the server told of none.
 	Held(p *Predicate) ([]Meta, error)
 
+	// Unseen returns the uids of the rows whose Base p selects and whose Seen is
+	// below pass, sorted: what the server, when it has told all its rows, no longer has.
+	Unseen(p *Predicate, pass int64) ([]string, error)
+
 	// Prune removes the tombstones of a model that are older than before and have
 	// nothing pending.
 	Prune(model string, before Stamp) error
@@ -130,6 +137,10 @@ type StoreTx interface {
 
 	// Pending returns the mutations of the given rows, by number.
 	Pending(model string, uids []string) ([]Mutation, error)
+
+	// Amend gives mutations in the outbox, found by their N, the Stamp and the Unit that ms
+	// has; unknown numbers are ignored.
+	Amend(ms []Mutation) error
 
 	// Dequeue removes the mutations of the given numbers from the outbox; unknown numbers are ignored.
 	Dequeue(ns []int64) error

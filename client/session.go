@@ -13,6 +13,7 @@ import (
 type session struct {
 	c       *Client
 	link    *link
+	opened  *tidemark.OpenAnswer // what the server offers; nil while unknown, and where it speaks the guide's protocol only
 	pushing pushing
 	syncs   map[*scope]*flight // the scopes being synchronised
 	flights []*flight

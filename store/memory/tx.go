@@ -103,6 +103,20 @@ func (t *tx) Held(p *tidemark.Predicate) ([]tidemark.Meta, error) {
 	return held, err
 }
 
+func (t *tx) Unseen(p *tidemark.Predicate, pass int64) ([]string, error) {
+	rows, err := t.rows(p.Schema().Name())
+	if err != nil {
+		return nil, err
+	}
+	var uids []string
+	for uid, r := range rows.all() {
+		if r.Seen < pass && p.Match(r.Base) {
+			uids = append(uids, uid)
+		}
+	}
+	return uids, nil
+}
+
 func (t *tx) Prune(model string, before tidemark.Stamp) error {
 	rows, err := t.rows(model)
 	if err == nil {
@@ -166,6 +180,19 @@ func (t *tx) Pending(model string, uids []string) ([]tidemark.Mutation, error) {
 		ms = append(ms, m)
 	}
 	return ms, t.check(false)
+}
+
+func (t *tx) Amend(ms []tidemark.Mutation) error {
+	if err := t.check(true); err != nil {
+		return err
+	}
+	for i := range ms {
+		if m, queued := t.state.outbox.get(ms[i].N); queued {
+			m.Stamp, m.Unit = ms[i].Stamp, ms[i].Unit
+			t.state.outbox = t.state.outbox.set(m.N, m)
+		}
+	}
+	return nil
 }
 
 func (t *tx) Dequeue(ns []int64) error {

@@ -229,6 +229,14 @@ func (t *tx) Held(p *tidemark.Predicate) ([]tidemark.Meta, error) {
 	return metas, t.seal(err)
 }
 
+func (t *tx) Unseen(p *tidemark.Predicate, pass int64) ([]string, error) {
+	return nil, tidemark.NewError(tidemark.CodeInternal, "to be written with the file's next layout")
+}
+
+func (t *tx) Amend(ms []tidemark.Mutation) error {
+	return tidemark.NewError(tidemark.CodeInternal, "to be written with the file's next layout")
+}
+
 func (t *tx) Prune(model string, before tidemark.Stamp) error {
 	m, err := t.model(model, true)
 	if err != nil {

@@ -1,0 +1,177 @@
+package tidemark
+
+import (
+	"encoding/json"
+	"hash/fnv"
+	"slices"
+)
+
+// Batch is a part of a client's outbox on its way to the server.
+type Batch struct {
+	// Client names the client, which numbers its mutations: a uid, see CheckUID.
+	Client string
+	// Owner is whose client it is, as the server knows; it is bound at the client's first push. May be empty.
+	Owner string
+	// Confirmed is the number up to which the client has stored the verdicts.
+	Confirmed int64
+	// Mutations have consecutive numbers. Those of a unit stand together, whole.
+	Mutations []Mutation
+	// Refused is nil, or has for each mutation why it is refused before the driver has seen it, nil for those that are not.
+	Refused []*Error
+}
+
+// refusal returns why mutation i is refused already, nil when it is not.
+func (b *Batch) refusal(i int) *Error {
+	if i < len(b.Refused) {
+		return b.Refused[i]
+	}
+	return nil
+}
+
+// Check reports whether the batch is well formed: a client's name, at least one mutation,
+// consecutive numbers from 1, whole units. Errors: [CodeInvalidRequest].
+func (b *Batch) Check() error {
+	if CheckUID(b.Client) != nil || len(b.Mutations) == 0 || b.Mutations[0].N < 1 {
+		return NewError(CodeInvalidRequest, "a batch needs a client's name, and mutations numbered from 1")
+	}
+	first := b.Mutations[0].N
+	for i := range b.Mutations {
+		m := &b.Mutations[i]
+		switch {
+		case m.N != first+int64(i):
+			return NewError(CodeInvalidRequest, "the numbers of a batch are consecutive")
+		case m.Unit != 0 && (m.Unit < m.N || m.Unit >= first+int64(len(b.Mutations))):
+			return NewError(CodeInvalidRequest, "a unit stands whole in its batch")
+		case i > 0 && b.Mutations[i-1].Unit >= m.N && b.Mutations[i-1].Unit != m.Unit:
+			return NewError(CodeInvalidRequest, "units do not overlap")
+		}
+	}
+	return nil
+}
+
+// EachUnit calls fn for each part of ms that is decided as one: a unit, or a mutation
+// that stands alone, as ms[from:to].
+func EachUnit(ms []Mutation, fn func(from, to int) error) error {
+	for from := 0; from < len(ms); {
+		to := from + 1
+		for ms[from].Unit != 0 && to < len(ms) && ms[to].Unit == ms[from].Unit {
+			to++
+		}
+		if err := fn(from, to); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+// Verdict is what the server decided about a mutation of a [Batch].
+type Verdict struct {
+	// N is the mutation's number.
+	N int64
+	// Outcome is what became of it. Of a repetition, Row and Meta are as they are now, and
+	// Changed and Before are not set.
+	Outcome
+	// Repeated says that it was decided before.
+	Repeated bool
+}
+
+// Ledger is what a server remembers of one client's mutations, for ever: the highest
+// number, and the verdicts that the client has not confirmed. A driver stores it as text, in
+// the transaction of the mutations' effects.
+type Ledger struct {
+	Owner     string    `json:"owner,omitempty"`
+	Highest   int64     `json:"highest"`   // the number of the last mutation decided
+	Confirmed int64     `json:"confirmed"` // verdicts up to this number are no longer kept
+	Receipts  []Receipt `json:"receipts,omitempty"`
+}
+
+// Receipt is a verdict as it is remembered, without the row.
+type Receipt struct {
+	Digest  uint64 `json:"d"`           // of the mutation
+	Applied bool   `json:"a,omitempty"` // whether it was applied
+	Err     *Error `json:"e,omitempty"` // why it was refused, nil when it was not
+}
+
+// NewLedger returns the ledger of a client that pushes b first: it may begin with any number.
+func NewLedger(b *Batch) *Ledger {
+	return &Ledger{Owner: b.Owner, Highest: b.Mutations[0].N - 1, Confirmed: b.Mutations[0].N - 1}
+}
+
+// Admit checks b against the ledger and returns how many of its first mutations are
+// repetitions, whose verdicts are in Receipt. Errors: those of [Batch.Check];
+// [CodeDenied] for another owner; [CodeGap] when numbers are missing between the ledger and b;
+// [CodeRepeated] when a repetition has other content, or its verdict is no longer kept. The client
+// then takes another name, and pushes what has no verdict under that.
+func (l *Ledger) Admit(b *Batch) (repeated int, err error) {
+	if err := b.Check(); err != nil {
+		return 0, err
+	}
+	if l.Owner != b.Owner {
+		return 0, NewError(CodeDenied, "the client is somebody else's")
+	}
+	first := b.Mutations[0].N
+	if first > l.Highest+1 {
+		return 0, NewError(CodeGap, "the last mutation known is %d", l.Highest)
+	}
+	for ; repeated < len(b.Mutations) && b.Mutations[repeated].N <= l.Highest; repeated++ {
+		m := &b.Mutations[repeated]
+		if r := l.Receipt(m.N); r == nil || r.Digest != m.Digest() {
+			return 0, NewError(CodeRepeated, "mutation %d was another one", m.N)
+		}
+	}
+	return repeated, nil
+}
+
+// Receipt returns what is remembered of mutation n, nil when nothing is.
+func (l *Ledger) Receipt(n int64) *Receipt {
+	i := n - l.Confirmed - 1
+	if i < 0 || i >= int64(len(l.Receipts)) {
+		return nil
+	}
+	return &l.Receipts[i]
+}
+
+// Record notes the outcomes of b.Mutations from number l.Highest+1 on, and forgets what the client has confirmed.
+func (l *Ledger) Record(b *Batch, outs []Outcome) {
+	skip := len(b.Mutations) - len(outs)
+	for i := range outs {
+		l.Receipts = append(l.Receipts, Receipt{Digest: b.Mutations[skip+i].Digest(), Applied: outs[i].Applied, Err: WireErrorOf(outs[i].Err)})
+	}
+	l.Highest += int64(len(outs))
+	if done := min(b.Confirmed, l.Highest) - l.Confirmed; done > 0 {
+		l.Confirmed += done
+		l.Receipts = slices.Clone(l.Receipts[min(done, int64(len(l.Receipts))):])
+	}
+}
+
+// WireErrorOf is [WireError] that keeps nil.
+func WireErrorOf(e *Error) *Error {
+	if e == nil {
+		return nil
+	}
+	return WireError(e)
+}
+
+// Forget drops the verdicts, for a client that was not heard of for long.
+func (l *Ledger) Forget() { l.Confirmed, l.Receipts = l.Highest, nil }
+
+// ParseLedger reads the text that a driver has stored, json.Marshal's.
+func ParseLedger(text []byte) (*Ledger, error) {
+	l := &Ledger{}
+	if err := json.Unmarshal(text, l); err != nil {
+		return nil, Wrap(err, CodeInternal, "a ledger is damaged")
+	}
+	return l, nil
+}
+
+// Digest is a hash of what the mutation does, without its stamp: a client whose
+// clock was wrong may push the same again with a better one.
+func (m *Mutation) Digest() uint64 {
+	h := fnv.New64a()
+	sep := []byte{byte(m.Op), 0}
+	for _, part := range [][]byte{sep, []byte(m.Model), sep[1:], []byte(m.UID), sep[1:], m.Data} {
+		_, _ = h.Write(part) // it returns no error
+	}
+	return h.Sum64()
+}
