@@ -20,8 +20,8 @@ type Batch struct {
 	Refused []*Error
 }
 
-// refusal returns why mutation i is refused already, nil when it is not.
-func (b *Batch) refusal(i int) *Error {
+// Refusal returns why mutation i is refused already, nil when it is not.
+func (b *Batch) Refusal(i int) *Error {
 	if i < len(b.Refused) {
 		return b.Refused[i]
 	}
