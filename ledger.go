@@ -18,6 +18,31 @@ type Batch struct {
 	Mutations []Mutation
 	// Refused is nil, or has for each mutation why it is refused before the driver has seen it, nil for those that are not.
 	Refused []*Error
+	// Digests is nil, or has for each mutation its Digest as the client sent it, where it was made canonical since, or changed by hooks.
+	Digests []uint64
+}
+
+// Part returns b.Mutations[from:to] as a batch of their own.
+func (b *Batch) Part(from, to int) *Batch {
+	p := *b
+	p.Mutations = b.Mutations[from:to:to]
+	p.Refused = part(b.Refused, from, to)
+	p.Digests = part(b.Digests, from, to)
+	return &p
+}
+
+func part[T any](list []T, from, to int) []T {
+	to = min(to, len(list))
+	from = min(from, to)
+	return list[from:to:to]
+}
+
+// digest returns that of mutation i.
+func (b *Batch) digest(i int) uint64 {
+	if i < len(b.Digests) {
+		return b.Digests[i]
+	}
+	return b.Mutations[i].Digest()
 }
 
 // Refusal returns why mutation i is refused already, nil when it is not.
@@ -115,9 +140,9 @@ func (l *Ledger) Admit(b *Batch) (repeated int, err error) {
 		return 0, NewError(CodeGap, "the last mutation known is %d", l.Highest)
 	}
 	for ; repeated < len(b.Mutations) && b.Mutations[repeated].N <= l.Highest; repeated++ {
-		m := &b.Mutations[repeated]
-		if r := l.Receipt(m.N); r == nil || r.Digest != m.Digest() {
-			return 0, NewError(CodeRepeated, "mutation %d was another one", m.N)
+		n := b.Mutations[repeated].N
+		if r := l.Receipt(n); r == nil || r.Digest != b.digest(repeated) {
+			return 0, NewError(CodeRepeated, "mutation %d was another one", n)
 		}
 	}
 	return repeated, nil
@@ -136,7 +161,7 @@ func (l *Ledger) Receipt(n int64) *Receipt {
 func (l *Ledger) Record(b *Batch, outs []Outcome) {
 	skip := len(b.Mutations) - len(outs)
 	for i := range outs {
-		l.Receipts = append(l.Receipts, Receipt{Digest: b.Mutations[skip+i].Digest(), Applied: outs[i].Applied, Err: WireErrorOf(outs[i].Err)})
+		l.Receipts = append(l.Receipts, Receipt{Digest: b.digest(skip + i), Applied: outs[i].Applied, Err: WireErrorOf(outs[i].Err)})
 	}
 	l.Highest += int64(len(outs))
 	if done := min(b.Confirmed, l.Highest) - l.Confirmed; done > 0 {

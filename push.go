@@ -59,7 +59,19 @@ func (m *Mutation) appendJSON(b []byte) []byte {
 // so are the model's name and the uid; a wrong op or stamp is left 0. Errors, of the batch as a
 // whole: [CodeInvalidRequest].
 func (b *Batch) UnmarshalJSON(raw []byte) error {
-	*b = Batch{}
+	p, err := ParseBatch(raw, 0)
+	if err != nil {
+		*b = Batch{}
+		return err
+	}
+	*b = *p
+	return nil
+}
+
+// ParseBatch is UnmarshalJSON for a batch of at most so many mutations, 0 for any number:
+// a larger one is [CodeLimit], and is not read to its end.
+func ParseBatch(raw []byte, most int) (*Batch, error) {
+	b := &Batch{}
 	first := int64(1)
 	err := EachMember(raw, func(key string, value []byte) (err error) {
 		switch key {
@@ -71,6 +83,9 @@ func (b *Batch) UnmarshalJSON(raw []byte) error {
 			first, err = parseInteger(value)
 		case "mutations":
 			err = EachElement(value, func(_ int, v []byte) error {
+				if most > 0 && len(b.Mutations) == most {
+					return NewError(CodeLimit, "a batch has at most %d mutations", most)
+				}
 				m, err := parseMutation(v)
 				b.Mutations = append(b.Mutations, m)
 				return err
@@ -81,13 +96,19 @@ func (b *Batch) UnmarshalJSON(raw []byte) error {
 	if err == nil && (first < 1 || first > 1<<53) {
 		err = NewError(CodeInvalidRequest, "mutations are numbered from 1")
 	}
+	if CodeOf(err) == CodeLimit {
+		return nil, err
+	}
 	if err != nil {
-		return NewError(CodeInvalidRequest, "the batch is malformed: %s", messageOf(err))
+		return nil, NewError(CodeInvalidRequest, "the batch is malformed: %s", messageOf(err))
 	}
 	for i := range b.Mutations {
 		b.Mutations[i].N = first + int64(i)
 	}
-	return b.Check()
+	if err := b.Check(); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 func parseMutation(raw []byte) (m Mutation, err error) {
@@ -102,8 +123,8 @@ func parseMutation(raw []byte) (m Mutation, err error) {
 		case 2:
 			m.UID, err = DecodeString(v)
 		case 3:
-			if at, e := parseInteger(v); e == nil {
-				m.Stamp = Stamp(at)
+			if at, e := parseInteger(v); e == nil && at >= minInstant {
+				m.Stamp = Stamp(min(at, maxInstant)) // which the server clamps
 			}
 		case 4:
 			if string(v) != "null" {
