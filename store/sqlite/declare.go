@@ -85,7 +85,7 @@ func execAll(ctx context.Context, c *session, texts ...string) error {
 
 func (m *model) create(ctx context.Context, c *session) error {
 	table := "CREATE TABLE " + m.table + ` (uid TEXT NOT NULL PRIMARY KEY, row TEXT, base TEXT,
-	created_at INTEGER, updated_at INTEGER, deleted_at INTEGER, pending INTEGER NOT NULL`
+	created_at INTEGER, updated_at INTEGER, deleted_at INTEGER, pending INTEGER NOT NULL, seen INTEGER NOT NULL`
 	for _, col := range m.columns {
 		table += ", " + col.name // without a type: values stay as they are bound
 	}

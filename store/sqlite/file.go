@@ -16,14 +16,14 @@ import (
 // What a file of ours begins with: SQLite's application_id and user_version.
 const (
 	applicationID = 0x54494445 // "TIDE"
-	formatVersion = 1
+	formatVersion = 2
 )
 
 // createTables makes an empty file ours.
 const createTables = `
 CREATE TABLE tidemark_models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fields TEXT NOT NULL);
 CREATE TABLE tidemark_outbox (n INTEGER PRIMARY KEY, model TEXT NOT NULL, uid TEXT NOT NULL,
-	op INTEGER NOT NULL, data TEXT, stamp INTEGER NOT NULL);
+	op INTEGER NOT NULL, data TEXT, stamp INTEGER NOT NULL, unit INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX tidemark_outbox_row ON tidemark_outbox (model, uid);
 CREATE TABLE tidemark_entries (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID`
 

@@ -89,7 +89,7 @@ func TestFilesThatAreNotOursAreRefusedUntouched(t *testing.T) {
 		spoil func(t *testing.T, path string)
 		want  error
 	}{
-		"newer":              {func(t *testing.T, p string) { raw(t, p, "PRAGMA user_version = 2") }, tidemark.ErrNewerFile},
+		"newer":              {func(t *testing.T, p string) { raw(t, p, "PRAGMA user_version = 3") }, tidemark.ErrNewerFile},
 		"format zero":        {func(t *testing.T, p string) { raw(t, p, "PRAGMA user_version = 0") }, tidemark.ErrDamaged},
 		"another's":          {func(t *testing.T, p string) { raw(t, p, "PRAGMA application_id = 7") }, tidemark.ErrDamaged},
 		"nobody's":           {func(t *testing.T, p string) { raw(t, p, "PRAGMA application_id = 0") }, tidemark.ErrDamaged},
@@ -187,7 +187,7 @@ func TestEmptyFilesAreMadeOurs(t *testing.T) {
 				}
 			}
 			head := bytesOf(t, path)
-			if string(head[68:72]) != "TIDE" || head[63] != 1 {
+			if string(head[68:72]) != "TIDE" || head[63] != 2 {
 				t.Errorf("application_id %q, user_version %d", head[68:72], head[63])
 			}
 		})

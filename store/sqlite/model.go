@@ -117,15 +117,15 @@ func newModel(id int64, name string, fields []field) *model {
 			m.columns = append(m.columns, column{name: "x" + strconv.Itoa(i), field: f.Name, kind: kindOf(f.Kind)})
 		}
 	}
-	const record = "uid, row, base, created_at, updated_at, deleted_at, pending"
+	const record = "uid, row, base, created_at, updated_at, deleted_at, pending, seen"
 	m.get = "SELECT row FROM " + m.table + " WHERE uid = ? AND row IS NOT NULL"
 	m.one = "SELECT 0, " + record + " FROM " + m.table + " WHERE uid = ?"
 	m.many = "SELECT key, " + record + " FROM json_each(?) JOIN " + m.table + " ON uid = value"
 	m.remove = "DELETE FROM " + m.table + " WHERE uid = ?"
 	m.prune = "DELETE FROM " + m.table + " WHERE deleted_at < ? AND deleted_at <> 0 AND pending = 0 AND " + noBase
-	m.heldSame = "SELECT uid, created_at, updated_at, deleted_at, row FROM " + m.table + " WHERE base IS NULL AND row IS NOT NULL"
+	m.heldSame = "SELECT uid, created_at, updated_at, deleted_at, seen, row FROM " + m.table + " WHERE base IS NULL AND row IS NOT NULL"
 	m.heldExact = strings.Replace(m.heldSame, ", row FROM", ", NULL FROM", 1)
-	m.heldOwn = "SELECT uid, created_at, updated_at, deleted_at, base FROM " + m.table + " WHERE base > ''"
+	m.heldOwn = "SELECT uid, created_at, updated_at, deleted_at, seen, base FROM " + m.table + " WHERE base > ''"
 	m.put, m.putMany = m.putText(record, 1), m.putText(record, putChunk)
 	m.change = m.changeText()
 	return m
@@ -138,9 +138,9 @@ func (m *model) changeText() string {
 	if len(m.columns) == 0 {
 		return ""
 	}
-	text := "UPDATE " + m.table + " SET row = ?2, base = ?3, created_at = ?4, updated_at = ?5, deleted_at = ?6, pending = ?7 WHERE uid = ?1"
+	text := "UPDATE " + m.table + " SET row = ?2, base = ?3, created_at = ?4, updated_at = ?5, deleted_at = ?6, pending = ?7, seen = ?8 WHERE uid = ?1"
 	for i, c := range m.columns {
-		text += " AND " + c.name + " IS ?" + strconv.Itoa(8+i)
+		text += " AND " + c.name + " IS ?" + strconv.Itoa(9+i)
 	}
 	return text
 }

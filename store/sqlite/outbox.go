@@ -12,7 +12,7 @@ import (
 // a higher one. AUTOINCREMENT would promise the same, and write one more page of
 // the file with each Enqueue.
 const (
-	selectMutations = "SELECT n, model, uid, op, data, stamp FROM tidemark_outbox WHERE op <> 0 AND "
+	selectMutations = "SELECT n, model, uid, op, data, stamp, unit FROM tidemark_outbox WHERE op <> 0 AND "
 	blankHighest    = `UPDATE tidemark_outbox SET model = '', uid = '', op = 0, data = NULL
 		WHERE n = (SELECT max(n) FROM tidemark_outbox) AND n IN (SELECT value FROM json_each(?))`
 	deleteOthers = `DELETE FROM tidemark_outbox WHERE n < (SELECT max(n) FROM tidemark_outbox)
@@ -25,8 +25,8 @@ func (t *tx) Enqueue(ms []tidemark.Mutation) error {
 	}
 	for i := range ms {
 		m := &ms[i]
-		res, err := t.exec("INSERT INTO tidemark_outbox (model, uid, op, data, stamp) VALUES (?, ?, ?, ?, ?)",
-			m.Model, m.UID, int64(m.Op), textOf(m.Data), int64(m.Stamp))
+		res, err := t.exec("INSERT INTO tidemark_outbox (model, uid, op, data, stamp, unit) VALUES (?, ?, ?, ?, ?, ?)",
+			m.Model, m.UID, int64(m.Op), textOf(m.Data), int64(m.Stamp), m.Unit)
 		if err != nil {
 			return err
 		}
@@ -58,11 +58,24 @@ func (t *tx) mutations(where string, args ...any) ([]tidemark.Mutation, error) {
 	var ms []tidemark.Mutation
 	err := t.query(func(r *sql.Rows) error {
 		var m tidemark.Mutation
-		err := r.Scan(&m.N, &m.Model, &m.UID, &m.Op, (*[]byte)(&m.Data), &m.Stamp)
+		err := r.Scan(&m.N, &m.Model, &m.UID, &m.Op, (*[]byte)(&m.Data), &m.Stamp, &m.Unit)
 		ms = append(ms, m)
 		return err
 	}, selectMutations+where, args...)
 	return ms, err
+}
+
+func (t *tx) Amend(ms []tidemark.Mutation) error {
+	if err := t.check(true); err != nil {
+		return err
+	}
+	for i := range ms {
+		m := &ms[i]
+		if _, err := t.exec("UPDATE tidemark_outbox SET stamp = ?, unit = ? WHERE n = ? AND op <> 0", int64(m.Stamp), m.Unit, m.N); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *tx) Dequeue(ns []int64) error {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"github.com/tidemark-sync/tidemark"
@@ -119,7 +121,7 @@ func (c *metaColumns) meta(named bool) tidemark.Meta {
 func scanRecord(r *sql.Rows) (place int, rec tidemark.Record, err error) {
 	var meta metaColumns
 	var base []byte
-	err = r.Scan(&place, &meta.uid, (*[]byte)(&rec.Row), &base, &meta.created, &meta.updated, &meta.deleted, &rec.Pending)
+	err = r.Scan(&place, &meta.uid, (*[]byte)(&rec.Row), &base, &meta.created, &meta.updated, &meta.deleted, &rec.Pending, &rec.Seen)
 	rec.UID, rec.Meta = meta.uid, meta.meta(false)
 	switch {
 	case base == nil:
@@ -210,7 +212,7 @@ func (m *model) args(args []any, r *tidemark.Record) []any {
 	} else {
 		args = append(args, int64(r.Meta.CreatedAt), int64(r.Meta.UpdatedAt), int64(r.Meta.DeletedAt))
 	}
-	return m.values(append(args, int64(r.Pending)), r.Row)
+	return m.values(append(args, int64(r.Pending), r.Seen), r.Row)
 }
 
 func textOf(r tidemark.Row) any {
@@ -225,16 +227,29 @@ func (t *tx) Held(p *tidemark.Predicate) ([]tidemark.Meta, error) {
 	if err != nil {
 		return nil, err
 	}
-	metas, err := m.held(t.ctx, t.c, p)
+	var metas []tidemark.Meta
+	err = m.held(t.ctx, t.c, p, func(meta tidemark.Meta, _ int64) { metas = append(metas, meta) })
+	if !slices.IsSortedFunc(metas, byUID) { // those that differ came last
+		slices.SortFunc(metas, byUID)
+	}
 	return metas, t.seal(err)
 }
 
-func (t *tx) Unseen(p *tidemark.Predicate, pass int64) ([]string, error) {
-	return nil, tidemark.NewError(tidemark.CodeInternal, "to be written with the file's next layout")
-}
+func byUID(a, b tidemark.Meta) int { return strings.Compare(a.UID, b.UID) }
 
-func (t *tx) Amend(ms []tidemark.Mutation) error {
-	return tidemark.NewError(tidemark.CodeInternal, "to be written with the file's next layout")
+func (t *tx) Unseen(p *tidemark.Predicate, pass int64) ([]string, error) {
+	m, err := t.model(p.Schema().Name(), false)
+	if err != nil {
+		return nil, err
+	}
+	var uids []string
+	err = m.held(t.ctx, t.c, p, func(meta tidemark.Meta, seen int64) {
+		if seen < pass {
+			uids = append(uids, meta.UID)
+		}
+	})
+	slices.Sort(uids)
+	return uids, t.seal(err)
 }
 
 func (t *tx) Prune(model string, before tidemark.Stamp) error {

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"slices"
-	"strings"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -100,20 +98,20 @@ func (m *model) find(ctx context.Context, c *session, p *tidemark.Predicate) ([]
 	return found, err
 }
 
-// held returns the metadata of the rows whose Base p selects, in two parts: where
-// Base is what is visible, the indexes serve; the few others are looked at one by one.
-func (m *model) held(ctx context.Context, c *session, p *tidemark.Predicate) ([]tidemark.Meta, error) {
+// held calls each for the rows whose Base p selects, in two parts: where Base is
+// what is visible, the indexes serve; the few others are looked at one by one.
+func (m *model) held(ctx context.Context, c *session, p *tidemark.Predicate, each func(meta tidemark.Meta, seen int64)) error {
 	w := m.condition(p)
-	var metas []tidemark.Meta
-	add := func(exact bool) func(*sql.Rows) error {
+	var seen int64
+	scan := func(exact bool) func(*sql.Rows) error {
 		return func(r *sql.Rows) error {
 			var meta metaColumns
 			var base sql.RawBytes
-			if err := r.Scan(&meta.uid, &meta.created, &meta.updated, &meta.deleted, &base); err != nil {
+			if err := r.Scan(&meta.uid, &meta.created, &meta.updated, &meta.deleted, &seen, &base); err != nil {
 				return err
 			}
 			if exact || p.Match(tidemark.Row(base)) {
-				metas = append(metas, meta.meta(true))
+				each(meta.meta(true), seen)
 			}
 			return nil
 		}
@@ -122,15 +120,8 @@ func (m *model) held(ctx context.Context, c *session, p *tidemark.Predicate) ([]
 	if w.exact {
 		same = m.heldExact
 	}
-	if err := c.query(ctx, add(w.exact), same+w.text+w.order(), w.args...); err != nil {
-		return nil, err
+	if err := c.query(ctx, scan(w.exact), same+w.text+w.order(), w.args...); err != nil {
+		return err
 	}
-	n := len(metas)
-	if err := c.query(ctx, add(false), m.heldOwn); err != nil {
-		return nil, err
-	}
-	if len(metas) > n {
-		slices.SortFunc(metas, func(a, b tidemark.Meta) int { return strings.Compare(a.UID, b.UID) })
-	}
-	return metas, nil
+	return c.query(ctx, scan(false), m.heldOwn)
 }

@@ -135,7 +135,7 @@ var findRules = []Rule{
 				t.fatalf("before found %v", got)
 			}
 		}},
-	{Name: "find/what Match selects", Says: "Find returns exactly the visible rows that Predicate.Match selects, Held the Bases; here for random rows and clauses",
+	{Name: "find/what Match selects", Says: "Find returns exactly the visible rows that Predicate.Match selects, Held and Unseen the Bases; here for random rows and clauses",
 		check: func(t *T) { checkRandom(t, rand.Uint64()) }},
 	{Name: "find/by uid", Says: "a where may name uid",
 		check: func(t *T) {
@@ -201,17 +201,48 @@ var findRules = []Rule{
 				t.fatalf("where: got %+v, want %+v", got, want[1:])
 			}
 		}},
-	{Name: "find/in the transaction", Says: "Held and Records see what the same transaction has put",
+	{Name: "find/unseen", Says: "Unseen returns the uids of the rows whose Base is selected and whose Seen is below pass, sorted",
+		check: func(t *T) {
+			t.declare()
+			seen := func(uid, members string, pass int64) tidemark.Record {
+				r := synced(uid, members)
+				r.Seen = pass
+				return r
+			}
+			written := seen("written", `"qty":1,"name":"n"`, 4)
+			written.Row, written.Pending = row("written", `"qty":2,"name":"m"`), 1
+			hidden := seen("hidden", `"qty":1,"name":"n"`, 4)
+			hidden.Row, hidden.Pending = nil, 1
+			gone := tombstone("gone", 9)
+			t.put(seen("never", `"qty":1,"name":"n"`, 0), seen("before", `"qty":1,"name":"n"`, 4), seen("now", `"qty":1,"name":"n"`, 5),
+				seen("later", `"qty":1,"name":"n"`, 6), seen("another", `"qty":2,"name":"m"`, 1), written, hidden, gone,
+				tidemark.Record{UID: "own", Row: row("own", `"qty":1,"name":"n"`), Pending: 1})
+			want := []string{"before", "hidden", "never", "written"}
+			for _, w := range []tidemark.Where{{"qty": 1}, {"name": "n"}, {"qty": tidemark.Range{LT: 2}}} {
+				if got := t.unseen(w, 5); !slices.Equal(got, want) {
+					t.fatalf("%v: unseen in pass 5 are %v, want %v", w, got, want)
+				}
+			}
+			if got := t.unseen(nil, 2); !slices.Equal(got, []string{"another", "never"}) {
+				t.fatalf("unseen in pass 2 are %v", got)
+			}
+			if got := t.unseen(nil, 0); len(got) != 0 {
+				t.fatalf("unseen in pass 0 are %v", got)
+			}
+		}},
+	{Name: "find/in the transaction", Says: "Held, Unseen and Records see what the same transaction has put",
 		check: func(t *T) {
 			t.declare()
 			t.update(func(tx tidemark.StoreTx) error {
 				t.must(tx.Put("item", []tidemark.Record{synced("a", `"qty":1`)}))
 				metas, err := tx.Held(t.compile(tidemark.Where{"qty": 1}))
 				t.must(err)
+				unseen, err := tx.Unseen(t.compile(tidemark.Where{"qty": 1}), 1)
+				t.must(err)
 				recs, err := tx.Records("item", []string{"a"})
 				t.must(err)
-				if len(metas) != 1 || recs[0].Row == nil {
-					t.fatalf("held %v, record %+v", metas, recs[0])
+				if len(metas) != 1 || len(unseen) != 1 || recs[0].Row == nil {
+					t.fatalf("held %v, unseen %v, record %+v", metas, unseen, recs[0])
 				}
 				return nil
 			})
@@ -245,7 +276,7 @@ func checkRandom(t *T, seed uint64) {
 	t.declare()
 	recs := make([]tidemark.Record, 60)
 	for i, uid := range number(len(recs)) {
-		recs[i] = tidemark.Record{UID: uid, Row: random(uid), Pending: 1}
+		recs[i] = tidemark.Record{UID: uid, Row: random(uid), Pending: 1, Seen: r.Int64N(3)}
 		if r.IntN(3) > 0 {
 			recs[i].Base = recs[i].Row
 		} else if r.IntN(2) == 0 {
@@ -270,13 +301,16 @@ func checkRandom(t *T, seed uint64) {
 		if err != nil {
 			continue // a literal of another kind
 		}
-		var found, held []string
+		var found, held, unseen []string
 		for _, rec := range recs {
 			if p.Match(rec.Row) {
 				found = append(found, rec.UID)
 			}
 			if p.Match(rec.Base) {
 				held = append(held, rec.UID)
+				if rec.Seen < 2 {
+					unseen = append(unseen, rec.UID)
+				}
 			}
 		}
 		rows, err := t.store.Find(t.Context(), p)
@@ -288,6 +322,11 @@ func checkRandom(t *T, seed uint64) {
 			metas, err := tx.Held(p)
 			if got := slices.Collect(mapped(metas)); !slices.Equal(got, held) {
 				t.fatalf("seed %d, %s: held %v, want %v", seed, p, got, held)
+			}
+			t.must(err)
+			got, err := tx.Unseen(p, 2)
+			if !slices.Equal(got, unseen) {
+				t.fatalf("seed %d, %s: unseen %v, want %v", seed, p, got, unseen)
 			}
 			return err
 		})

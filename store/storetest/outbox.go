@@ -24,7 +24,10 @@ var outboxRules = []Rule{
 			want := t.enqueue(
 				tidemark.Mutation{Model: "item", UID: "a", Op: tidemark.Create, Data: tidemark.Row(`{"name":"日 \" \\"}`), Stamp: 1 << 60},
 				tidemark.Mutation{Model: "other item", UID: "a", Op: tidemark.Update, Data: tidemark.Row(`{}`), Stamp: -5},
-				tidemark.Mutation{Model: "item", UID: "b", Op: tidemark.Delete, Stamp: 3, N: 77})
+				tidemark.Mutation{Model: "item", UID: "b", Op: tidemark.Delete, Stamp: 3, N: 77, Unit: 1 << 61})
+			if p := t.pending("item", "b"); !slices.EqualFunc(p, want[2:], sameMutation) {
+				t.fatalf("pending %+v, want %+v", p, want[2:])
+			}
 			got := t.outbox(0, 0)
 			if !slices.EqualFunc(got, want, sameMutation) {
 				t.fatalf("got  %+v\nwant %+v", got, want)
@@ -71,6 +74,27 @@ var outboxRules = []Rule{
 			}
 			if got := numbers(t.pending("item", "a", "b")); !slices.Equal(got, []int64{1}) {
 				t.fatalf("pending %v, want 1", got)
+			}
+		}},
+	{Name: "outbox/amend", Says: "Amend gives the mutations of the given numbers a Stamp and a Unit, and changes nothing else; unknown numbers are ignored",
+		check: func(t *T) {
+			want := t.enqueue(mutation("a"), mutation("b"), mutation("c"))
+			t.dequeue(2)
+			t.amend(tidemark.Mutation{N: 3, Stamp: 9, Unit: 4, Model: "other item", UID: "x", Op: tidemark.Delete, Data: tidemark.Row(`{}`)},
+				tidemark.Mutation{N: 2, Stamp: 9}, tidemark.Mutation{N: 99, Stamp: 9}, tidemark.Mutation{Stamp: 9})
+			t.amend()
+			want[2].Stamp, want[2].Unit = 9, 4
+			for _, got := range [][]tidemark.Mutation{t.outbox(0, 0), append(t.pending("item", "a"), t.pending("item", "c")...)} {
+				if !slices.EqualFunc(got, []tidemark.Mutation{want[0], want[2]}, sameMutation) {
+					t.fatalf("got  %+v\nwant %+v and %+v", got, want[0], want[2])
+				}
+			}
+			if got := t.pending("item", "x", "b"); len(got) != 0 {
+				t.fatalf("pending %+v", got)
+			}
+			t.amend(tidemark.Mutation{N: 3, Stamp: 5})
+			if got := t.outbox(2, 1)[0]; got.Stamp != 5 || got.Unit != 0 {
+				t.fatalf("amended again: %+v", got)
 			}
 		}},
 	{Name: "outbox/numbers are never reused", Says: "a number is given once, though the highest was removed",
@@ -121,7 +145,7 @@ var outboxRules = []Rule{
 				t.fatalf("got %s, want %s", got, want)
 			}
 		}},
-	{Name: "outbox/many", Says: "Enqueue, Pending and Dequeue take thousands at once",
+	{Name: "outbox/many", Says: "Enqueue, Pending, Amend and Dequeue take thousands at once",
 		check: func(t *T) {
 			uids := number(3000)
 			ms := make([]tidemark.Mutation, len(uids))
@@ -131,6 +155,13 @@ var outboxRules = []Rule{
 			ns := numbers(t.enqueue(ms...))
 			if got := numbers(t.pending("item", uids...)); !slices.Equal(got, ns) {
 				t.fatalf("%d pending", len(got))
+			}
+			for i := range ms {
+				ms[i].Stamp += tidemark.Stamp(i)
+			}
+			t.amend(ms...)
+			if got := t.outbox(0, 0); !slices.EqualFunc(got, ms, sameMutation) {
+				t.fatalf("%d mutations after Amend, or others", len(got))
 			}
 			t.dequeue(ns[1:]...)
 			if got := numbers(t.outbox(0, 0)); !slices.Equal(got, []int64{1}) {

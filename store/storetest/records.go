@@ -8,7 +8,7 @@ import (
 )
 
 var recordRules = []Rule{
-	{Name: "records/put comes back whole", Says: "Records returns what Put stored: Row, Base, Meta and Pending",
+	{Name: "records/put comes back whole", Says: "Records returns what Put stored: Row, Base, Meta, Pending and Seen",
 		check: func(t *T) {
 			t.declare()
 			want := []tidemark.Record{
@@ -21,9 +21,12 @@ var recordRules = []Rule{
 				{UID: "g", Row: row("g", ""), Base: row("g", "")},
 				{UID: "h", Meta: tidemark.Meta{UID: "h"}},
 				{UID: "i", Pending: 3},
+				{UID: "j", Row: row("j", ""), Base: row("j", ""), Seen: 1 << 62},
+				{UID: "k", Row: row("k", `"name":"new"`), Base: row("k", `"name":"old"`), Pending: 1, Seen: 7},
+				{UID: "l", Meta: tidemark.Meta{UID: "l", DeletedAt: 1}, Seen: 1},
 			}
 			t.put(want...)
-			for i, got := range t.records("a", "b", "c", "d", "e", "f", "g", "h", "i") {
+			for i, got := range t.records("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l") {
 				if !sameRecord(got, want[i]) {
 					t.fatalf("got  %+v\nwant %+v", got, want[i])
 				}
@@ -59,7 +62,7 @@ var recordRules = []Rule{
 	{Name: "records/put replaces", Says: "Put stores the records whole: nothing of the former record stays",
 		check: func(t *T) {
 			t.declare()
-			t.put(tidemark.Record{UID: "a", Row: row("a", `"name":"1"`), Base: row("a", `"name":"0"`), Meta: tidemark.Meta{UID: "a", CreatedAt: 1, UpdatedAt: 2}, Pending: 4})
+			t.put(tidemark.Record{UID: "a", Row: row("a", `"name":"1"`), Base: row("a", `"name":"0"`), Meta: tidemark.Meta{UID: "a", CreatedAt: 1, UpdatedAt: 2}, Pending: 4, Seen: 9})
 			want := tidemark.Record{UID: "a", Row: row("a", `"qty":3`), Base: row("a", `"qty":3`)}
 			t.put(want)
 			if got := t.records("a")[0]; !sameRecord(got, want) {
@@ -81,7 +84,7 @@ var recordRules = []Rule{
 		check: func(t *T) {
 			t.declare()
 			t.put(synced("a", `"qty":1`), synced("b", ""))
-			t.put(tidemark.Record{UID: "a"})
+			t.put(tidemark.Record{UID: "a", Seen: 3})
 			if got := t.records("a")[0]; !sameRecord(got, tidemark.Record{UID: "a"}) {
 				t.fatalf("got %+v", got)
 			}
@@ -140,6 +143,7 @@ var recordRules = []Rule{
 				{UID: "a", Row: row("a", ""), Base: row("b", "")},
 				{UID: "a", Meta: tidemark.Meta{UID: "b", CreatedAt: 1}},
 				{UID: "a", Pending: -1},
+				{UID: "a", Row: row("a", ""), Seen: -1},
 			} {
 				err := t.store.Update(t.Context(), func(tx tidemark.StoreTx) error { return tx.Put("item", []tidemark.Record{r}) })
 				if tidemark.CodeOf(err) != tidemark.CodeInvalidData {
@@ -200,7 +204,8 @@ var recordRules = []Rule{
 			t.update(func(tx tidemark.StoreTx) error {
 				_, err := tx.Records("item", []string{"a"})
 				_, err2 := tx.Held(p)
-				errs = append(errs, err, err2, tx.Put("item", nil), tx.Prune("item", 1))
+				_, err3 := tx.Unseen(p, 1)
+				errs = append(errs, err, err2, err3, tx.Put("item", nil), tx.Prune("item", 1))
 				return nil
 			})
 			for i, err := range errs {

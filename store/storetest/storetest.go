@@ -172,6 +172,15 @@ func (t *T) held(where tidemark.Where) (metas []tidemark.Meta) {
 	return metas
 }
 
+func (t *T) unseen(where tidemark.Where, pass int64) (uids []string) {
+	t.Helper()
+	t.view(func(tx tidemark.StoreTx) (err error) {
+		uids, err = tx.Unseen(t.compile(where), pass)
+		return err
+	})
+	return uids
+}
+
 func (t *T) compile(where tidemark.Where) *tidemark.Predicate {
 	t.Helper()
 	p, err := where.Compile(item)
@@ -201,6 +210,11 @@ func (t *T) pending(model string, uids ...string) (ms []tidemark.Mutation) {
 		return err
 	})
 	return ms
+}
+
+func (t *T) amend(ms ...tidemark.Mutation) {
+	t.Helper()
+	t.update(func(tx tidemark.StoreTx) error { return tx.Amend(ms) })
 }
 
 func (t *T) dequeue(ns ...int64) {
@@ -280,11 +294,11 @@ func numbers(ms []tidemark.Mutation) []int64 {
 
 func sameRecord(a, b tidemark.Record) bool {
 	return a.UID == b.UID && string(a.Row) == string(b.Row) && string(a.Base) == string(b.Base) &&
-		(a.Row == nil) == (b.Row == nil) && (a.Base == nil) == (b.Base == nil) && a.Meta == b.Meta && a.Pending == b.Pending
+		(a.Row == nil) == (b.Row == nil) && (a.Base == nil) == (b.Base == nil) && a.Meta == b.Meta && a.Pending == b.Pending && a.Seen == b.Seen
 }
 
 func sameMutation(a, b tidemark.Mutation) bool {
-	return a.N == b.N && a.Model == b.Model && a.UID == b.UID && a.Op == b.Op && a.Stamp == b.Stamp &&
+	return a.N == b.N && a.Unit == b.Unit && a.Model == b.Model && a.UID == b.UID && a.Op == b.Op && a.Stamp == b.Stamp &&
 		string(a.Data) == string(b.Data) && (a.Data == nil) == (b.Data == nil)
 }
 

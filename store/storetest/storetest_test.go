@@ -130,6 +130,11 @@ type (
 	hidesUID     struct{ tidemark.StoreTx } // Held gives no uid where there is no metadata
 	pendingOfAll struct{ tidemark.StoreTx } // Pending ignores the model
 	keepsSettled struct{ tidemark.StoreTx } // Dequeue removes the first number only
+	forgetsSeen  struct{ tidemark.StoreTx } // Put does not keep Seen
+	losesUnit    struct{ tidemark.StoreTx } // Enqueue does not keep Unit
+	seenTooLate  struct{ tidemark.StoreTx } // Unseen takes the pass itself too
+	amendsFirst  struct{ tidemark.StoreTx } // Amend amends the first mutation only
+	amendsStamp  struct{ tidemark.StoreTx } // Amend leaves the Unit
 )
 
 func (x unordered) Records(model string, uids []string) ([]tidemark.Record, error) {
@@ -183,6 +188,42 @@ func (x keepsSettled) Dequeue(ns []int64) error {
 	return x.StoreTx.Dequeue(ns[:min(len(ns), 1)])
 }
 
+func (x forgetsSeen) Put(model string, recs []tidemark.Record) error {
+	recs = slices.Clone(recs)
+	for i := range recs {
+		recs[i].Seen = min(recs[i].Seen, 0)
+	}
+	return x.StoreTx.Put(model, recs)
+}
+
+func (x losesUnit) Enqueue(ms []tidemark.Mutation) error {
+	without := slices.Clone(ms)
+	for i := range without {
+		without[i].Unit = 0
+	}
+	err := x.StoreTx.Enqueue(without)
+	for i := range ms {
+		ms[i].N = without[i].N
+	}
+	return err
+}
+
+func (x seenTooLate) Unseen(p *tidemark.Predicate, pass int64) ([]string, error) {
+	return x.StoreTx.Unseen(p, pass+1)
+}
+
+func (x amendsFirst) Amend(ms []tidemark.Mutation) error {
+	return x.StoreTx.Amend(ms[:min(len(ms), 1)])
+}
+
+func (x amendsStamp) Amend(ms []tidemark.Mutation) error {
+	ms = slices.Clone(ms)
+	for i := range ms {
+		ms[i].Unit = 0
+	}
+	return x.StoreTx.Amend(ms)
+}
+
 // TestTheSuiteFindsWhatIsBroken: for each defect, the rules about it fail, and no other.
 func TestTheSuiteFindsWhatIsBroken(t *testing.T) {
 	t.Parallel()
@@ -197,7 +238,7 @@ func TestTheSuiteFindsWhatIsBroken(t *testing.T) {
 		"records out of order": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return unordered{x} }),
 			[]string{"records/order", "records/unknown"}},
 		"base lost": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return losesBase{x} }),
-			[]string{"records/put comes back whole", "records/refused", "find/what Match selects", "find/after a change", "find/held"}},
+			[]string{"records/put comes back whole", "records/refused", "find/what Match selects", "find/after a change", "find/held", "find/unseen"}},
 		"prune too much": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return prunesEdge{x} }), []string{"records/prune"}},
 		"outbox from after": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return leavesHoles{x} }),
 			[]string{"outbox/pages"}},
@@ -207,6 +248,13 @@ func TestTheSuiteFindsWhatIsBroken(t *testing.T) {
 		"pending of another": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return pendingOfAll{x} }), []string{"outbox/pending"}},
 		"dequeues one": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return keepsSettled{x} }),
 			[]string{"outbox/dequeue", "outbox/many"}},
+		"seen lost": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return forgetsSeen{x} }),
+			[]string{"records/put comes back whole", "find/what Match selects", "find/unseen"}},
+		"unit lost": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return losesUnit{x} }), []string{"outbox/whole"}},
+		"unseen takes the pass": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return seenTooLate{x} }),
+			[]string{"find/what Match selects", "find/unseen"}},
+		"amends one": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return amendsFirst{x} }), []string{"outbox/many"}},
+		"unit kept":  {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return amendsStamp{x} }), []string{"outbox/amend"}},
 		"found in disorder": {func(s *memory.Store) tidemark.Store {
 			return wrapped{Store: s, find: func(rows []tidemark.Row) []tidemark.Row { slices.Reverse(rows); return rows }}
 		}, []string{"find/visible rows only", "find/sorted", "find/missing is null", "find/wrong kind is null", "find/numbers exactly",

@@ -33,6 +33,7 @@ type change struct {
 	Declare string    `json:"declare,omitempty"`
 	Put     *record   `json:"put,omitempty"`
 	Enqueue *mutation `json:"enqueue,omitempty"`
+	Amend   *mutation `json:"amend,omitempty"`
 	Dequeue int64     `json:"dequeue,omitempty"`
 	Save    *entry    `json:"save,omitempty"`
 	Last    int64     `json:"last,omitempty"` // only in a log's first change list: numbers are never given twice
@@ -52,6 +53,8 @@ func (s *state) apply(c change) {
 	case c.Enqueue != nil:
 		s.last = c.Enqueue.N
 		copied(s, "outbox", &s.outbox)[s.last] = c.Enqueue.mutation()
+	case c.Amend != nil:
+		copied(s, "outbox", &s.outbox)[c.Amend.N] = c.Amend.mutation()
 	case c.Dequeue != 0:
 		delete(copied(s, "outbox", &s.outbox), c.Dequeue)
 	case c.Save != nil && c.Save.Value == nil:
@@ -111,10 +114,11 @@ type record struct {
 	Base    []byte    `json:"base,omitempty"`
 	Meta    *[3]int64 `json:"meta,omitempty"` // created, updated, deleted; microseconds
 	Pending int       `json:"pending,omitempty"`
+	Seen    int64     `json:"seen,omitempty"`
 }
 
 func recordOf(model string, r tidemark.Record) *record {
-	out := &record{Model: model, UID: r.UID, Row: slices.Clone(r.Row), Base: slices.Clone(r.Base), Pending: r.Pending}
+	out := &record{Model: model, UID: r.UID, Row: slices.Clone(r.Row), Base: slices.Clone(r.Base), Pending: r.Pending, Seen: r.Seen}
 	if !r.Meta.IsZero() {
 		out.Meta = &[3]int64{int64(r.Meta.CreatedAt), int64(r.Meta.UpdatedAt), int64(r.Meta.DeletedAt)}
 	}
@@ -122,7 +126,7 @@ func recordOf(model string, r tidemark.Record) *record {
 }
 
 func (r *record) record() tidemark.Record {
-	out := tidemark.Record{UID: r.UID, Row: rowOf(r.Row), Base: rowOf(r.Base), Pending: r.Pending}
+	out := tidemark.Record{UID: r.UID, Row: rowOf(r.Row), Base: rowOf(r.Base), Pending: r.Pending, Seen: r.Seen}
 	if m := r.Meta; m != nil {
 		out.Meta = tidemark.Meta{UID: r.UID, CreatedAt: tidemark.Stamp(m[0]), UpdatedAt: tidemark.Stamp(m[1]), DeletedAt: tidemark.Stamp(m[2])}
 	}
@@ -139,6 +143,7 @@ func rowOf(b []byte) tidemark.Row {
 
 type mutation struct {
 	N     int64       `json:"n"`
+	Unit  int64       `json:"unit,omitempty"`
 	Model string      `json:"model"`
 	UID   string      `json:"uid"`
 	Op    tidemark.Op `json:"op"`
@@ -147,11 +152,11 @@ type mutation struct {
 }
 
 func mutationOf(m tidemark.Mutation) *mutation {
-	return &mutation{m.N, m.Model, m.UID, m.Op, slices.Clone(m.Data), int64(m.Stamp)}
+	return &mutation{m.N, m.Unit, m.Model, m.UID, m.Op, slices.Clone(m.Data), int64(m.Stamp)}
 }
 
 func (m *mutation) mutation() tidemark.Mutation {
-	return tidemark.Mutation{N: m.N, Model: m.Model, UID: m.UID, Op: m.Op, Data: rowOf(m.Data), Stamp: tidemark.Stamp(m.Stamp)}
+	return tidemark.Mutation{N: m.N, Unit: m.Unit, Model: m.Model, UID: m.UID, Op: m.Op, Data: rowOf(m.Data), Stamp: tidemark.Stamp(m.Stamp)}
 }
 
 type entry struct {

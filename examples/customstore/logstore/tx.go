@@ -92,6 +92,16 @@ func (t *tx) Held(p *tidemark.Predicate) (held []tidemark.Meta, err error) {
 	return held, err
 }
 
+func (t *tx) Unseen(p *tidemark.Predicate, pass int64) (uids []string, err error) {
+	rows, err := t.rows(p.Schema().Name())
+	for _, uid := range sortedKeys(rows) {
+		if r := rows[uid]; r.Seen < pass && p.Match(r.Base) {
+			uids = append(uids, uid)
+		}
+	}
+	return uids, err
+}
+
 func (t *tx) Prune(model string, before tidemark.Stamp) error {
 	rows, err := t.rows(model)
 	if err == nil {
@@ -144,6 +154,19 @@ func (t *tx) queued(limit int, asked func(*tidemark.Mutation) bool) (ms []tidema
 		}
 	}
 	return ms, t.check(false)
+}
+
+func (t *tx) Amend(ms []tidemark.Mutation) error {
+	if err := t.check(true); err != nil {
+		return err
+	}
+	for i := range ms {
+		if m, queued := t.state.outbox[ms[i].N]; queued {
+			m.Stamp, m.Unit = ms[i].Stamp, ms[i].Unit
+			t.do(change{Amend: mutationOf(m)})
+		}
+	}
+	return nil
 }
 
 func (t *tx) Dequeue(ns []int64) error {
