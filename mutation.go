@@ -93,6 +93,12 @@ type Decision struct {
 	Meta Meta
 }
 
+// Changes reports whether the decision changes anything of a row whose metadata was meta
+// and which was present or not: what Outcome.Changed says.
+func (d *Decision) Changes(meta Meta, present bool) bool {
+	return d.Effect == Upsert || d.Effect == Remove && present || d.Meta != meta
+}
+
 // Decide is last writer wins: what the write (op, stamp) of the row uid does when
 // the row's metadata is meta (the zero Meta when there is none) and the row is
 // present or not. Ties go to the server against Create, Update, and to Delete
