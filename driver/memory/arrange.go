@@ -9,7 +9,7 @@ import (
 
 // Put stores a row and its metadata as they are, behind the driver's back, as
 // another program would, or as a test needs them. A nil row leaves metadata
-// without a row; zero metadata leaves a row without metadata. model may be "" for
+// without a row; zero metadata leaves a row without metadata. The log does not hear of it. model may be "" for
 // metadata whose model is not known, and row must then be nil. During a transaction
 // of RunInTx it has no lasting effect. Put panics for a
 // model that the driver lacks and for a row and metadata of different uids.
@@ -19,7 +19,7 @@ func (d *Driver) Put(model string, row tidemark.Row, meta tidemark.Meta) {
 	uid := meta.UID
 	if row != nil {
 		uid = row.UID()
-		d.mustTable(model).rows[uid] = slices.Clone(row)
+		d.mustTable(model).put(uid, slices.Clone(row))
 	}
 	if uid == "" || meta.UID != "" && meta.UID != uid {
 		panic("memory: Put needs a uid, and the same in row and metadata")
@@ -33,7 +33,7 @@ func (d *Driver) Put(model string, row tidemark.Row, meta tidemark.Meta) {
 func (d *Driver) Drop(model, uid string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.mustTable(model).rows, uid)
+	d.mustTable(model).put(uid, nil)
 }
 
 // DropMeta removes a uid's metadata, and what is known of its model, and leaves the row.

@@ -5,32 +5,39 @@ package memory
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
-	"maps"
+	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/tidemark-sync/tidemark"
 )
 
-var _ tidemark.TxDriver = (*Driver)(nil)
+var _ tidemark.LogDriver = (*Driver)(nil)
 
 // Driver is a database in memory. Reads see the rows in the order of their uids.
 // It is safe for concurrent use.
 type Driver struct {
 	schemas []*tidemark.Schema
 	writing chan struct{} // held by the transaction under way
+	now     func() time.Time
 
-	mu     sync.RWMutex // protects what follows
-	tables map[string]*table
-	metas  map[string]entry // by uid, for all models together, as in the guide's table
-	clock  *tidemark.Clock
-	closed bool
+	mu      sync.RWMutex // protects what follows
+	tables  map[string]*table
+	metas   map[string]entry // by uid, for all models together, as in the guide's table
+	made    []change         // by the transaction under way, not yet in the log
+	log     *changeLog
+	clients map[string]*client
+	clock   *tidemark.Clock
+	closed  bool
 }
 
 type table struct {
 	schema *tidemark.Schema
 	rows   map[string]tidemark.Row
+	order  []string // the uids of rows, sorted; nil when that is not known
 }
 
 // entry is a row of the metadata table with the model that it belongs to, "" when
@@ -40,15 +47,40 @@ type entry struct {
 	meta  tidemark.Meta
 }
 
+// Options are what a simulation wants to have in its hand.
+type Options struct {
+	// Rand is where the log's epoch and the nonces of its entries come from: 48 bytes are
+	// read. Defaults to crypto/rand.
+	Rand io.Reader
+	// Now dates the log's entries, and the rows that Migrate finds. Defaults to time.Now.
+	Now func() time.Time
+}
+
 // New returns an empty database with one table a schema. Two schemas of one name
 // are a programmer's error, and New panics.
-func New(schemas ...*tidemark.Schema) *Driver {
+func New(schemas ...*tidemark.Schema) *Driver { return NewWith(schemas, nil) }
+
+// NewWith is New with options, which may be nil. It also panics when Options.Rand fails.
+func NewWith(schemas []*tidemark.Schema, o *Options) *Driver {
+	var opts Options
+	if o != nil {
+		opts = *o
+	}
+	if opts.Rand == nil {
+		opts.Rand = rand.Reader
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
 	d := &Driver{
 		schemas: slices.Clone(schemas),
 		writing: make(chan struct{}, 1),
+		now:     opts.Now,
 		tables:  make(map[string]*table, len(schemas)),
 		metas:   make(map[string]entry),
-		clock:   tidemark.NewClock(nil),
+		log:     newLog(opts.Rand),
+		clients: make(map[string]*client),
+		clock:   tidemark.NewClock(opts.Now),
 	}
 	for _, s := range schemas {
 		if d.tables[s.Name()] != nil {
@@ -64,10 +96,7 @@ func (d *Driver) Models() []*tidemark.Schema { return slices.Clone(d.schemas) }
 
 // Migrate gives metadata, created now, to rows that were put without.
 func (d *Driver) Migrate(ctx context.Context) error {
-	if tidemark.TxOf(ctx) != nil { // it would wait for that one
-		return tidemark.NewError(tidemark.CodeInvalidRequest, "this cannot be part of a transaction")
-	}
-	if err := d.take(ctx); err != nil {
+	if err := d.alone(ctx); err != nil {
 		return err
 	}
 	defer d.release()
@@ -77,17 +106,20 @@ func (d *Driver) Migrate(ctx context.Context) error {
 		return err
 	}
 	for _, s := range d.schemas {
-		for _, uid := range slices.Sorted(maps.Keys(d.tables[s.Name()].rows)) {
+		t := d.tables[s.Name()]
+		for _, uid := range t.sorted() {
 			e, known := d.metas[uid]
 			switch {
 			case !known:
 				d.metas[uid] = entry{s.Name(), tidemark.Meta{UID: uid, CreatedAt: d.clock.Now()}}
+				d.made = append(d.made, change{model: s.Name(), uid: uid, before: t.rows[uid]})
 			case e.model == "" && !e.meta.Deleted():
 				e.model = s.Name()
 				d.metas[uid] = e
 			}
 		}
 	}
+	d.commit()
 	return nil
 }
 

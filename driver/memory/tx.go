@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/tidemark-sync/tidemark"
@@ -54,7 +55,8 @@ func (t *tx) commit(ctx context.Context) error {
 	if err := t.d.usable(ctx); err != nil {
 		return err
 	}
-	t.d.tables, t.d.metas = t.copy.tables, t.copy.metas
+	t.d.tables, t.d.metas, t.d.made = t.copy.tables, t.copy.metas, t.copy.made
+	t.d.commit()
 	return nil
 }
 
@@ -158,14 +160,15 @@ func (d *Driver) take(ctx context.Context) error {
 
 func (d *Driver) release() { <-d.writing }
 
-// clone returns a driver with the same rows, which may change without the other.
+// clone returns a driver with the same rows, which may change without the other. It
+// has no log: what it makes goes into that of the driver that takes its tables.
 func (d *Driver) clone() *Driver {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	c := New(d.schemas...)
-	c.closed, c.metas = d.closed, maps.Clone(d.metas)
+	c := &Driver{schemas: d.schemas, now: d.now, clock: d.clock, closed: d.closed,
+		tables: make(map[string]*table, len(d.tables)), metas: maps.Clone(d.metas), made: slices.Clone(d.made)}
 	for name, t := range d.tables {
-		c.tables[name].rows = maps.Clone(t.rows)
+		c.tables[name] = &table{schema: t.schema, rows: maps.Clone(t.rows), order: t.order}
 	}
 	return c
 }

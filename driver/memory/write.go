@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/tidemark-sync/tidemark"
@@ -31,7 +32,7 @@ func (d *Driver) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark
 		return nil, err
 	}
 	defer d.release()
-	outcomes, err := d.apply(ctx, ms)
+	outcomes, err := d.applyAndCommit(ctx, ms)
 	if err != nil {
 		return nil, err
 	}
@@ -40,13 +41,28 @@ func (d *Driver) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark
 	return outcomes, nil
 }
 
-// apply makes the mutations under one lock.
+func (d *Driver) applyAndCommit(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.usable(ctx); err != nil {
+		return nil, err
+	}
+	outcomes := d.writeAll(ms)
+	d.commit()
+	return outcomes, nil
+}
+
+// apply makes the mutations under one lock, of a transaction that goes on.
 func (d *Driver) apply(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usable(ctx); err != nil {
 		return nil, err
 	}
+	return d.writeAll(ms), nil
+}
+
+func (d *Driver) writeAll(ms []tidemark.Mutation) []tidemark.Outcome {
 	outcomes := make([]tidemark.Outcome, len(ms))
 	for i := range ms {
 		o, err := d.write(&ms[i])
@@ -55,7 +71,7 @@ func (d *Driver) apply(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.
 		}
 		outcomes[i] = o
 	}
-	return outcomes, nil
+	return outcomes
 }
 
 func (d *Driver) write(m *tidemark.Mutation) (tidemark.Outcome, error) {
@@ -84,12 +100,13 @@ func (d *Driver) write(m *tidemark.Mutation) (tidemark.Outcome, error) {
 	if !dec.Meta.IsZero() {
 		d.metas[m.UID] = entry{m.Model, dec.Meta}
 	}
-	o = tidemark.Outcome{Applied: dec.Applied, Row: slices.Clone(after), Meta: dec.Meta}
-	if dec.Applied {
+	o = tidemark.Outcome{Applied: dec.Applied, Row: slices.Clone(after), Meta: dec.Meta, Changed: dec.Changes(e.meta, present)}
+	if o.Changed {
 		o.Before = slices.Clone(before)
-		if m.Op == tidemark.Delete {
-			o.Row = slices.Clone(before)
-		}
+		d.made = append(d.made, change{model: m.Model, uid: m.UID, before: before})
+	}
+	if o.Applied && m.Op == tidemark.Delete {
+		o.Row = slices.Clone(before)
 	}
 	return o, nil
 }
@@ -111,11 +128,22 @@ func (t *table) effect(effect tidemark.Effect, m *tidemark.Mutation, before tide
 }
 
 func (t *table) put(uid string, row tidemark.Row) {
+	if _, present := t.rows[uid]; present != (row != nil) {
+		t.order = nil
+	}
 	if row == nil {
 		delete(t.rows, uid)
 		return
 	}
 	t.rows[uid] = row
+}
+
+// sorted returns the uids of all rows in their order.
+func (t *table) sorted() []string {
+	if t.order == nil {
+		t.order = slices.Sorted(maps.Keys(t.rows))
+	}
+	return t.order
 }
 
 // empty returns a row of all columns, null but for the uid: what an INSERT of the uid alone would make.
