@@ -241,6 +241,14 @@ func DecodeString(b []byte) (string, error) {
 	return s, nil
 }
 
+// peekString is [DecodeString] without a copy, where the text stands in b as it is.
+func peekString(b []byte) (string, error) {
+	if n := len(b) - 1; n > 0 && b[0] == '"' && b[n] == '"' && skipPlain(b, 1) == n && utf8.Valid(b) {
+		return alias(b[1:n]), nil
+	}
+	return DecodeString(b)
+}
+
 // isText reports whether the JSON text raw is the string s.
 func isText(raw []byte, s string) bool {
 	if n := len(raw); n >= 2 && raw[0] == '"' && raw[n-1] == '"' && skipPlain(raw, 1) == n-1 {

@@ -116,11 +116,11 @@ func (p *Predicate) Match(r Row) bool {
 				continue
 			}
 			seen[i] = true
-			v, err := ValueOf(p.terms[i].Field.Kind, raw)
+			v, err := p.terms[i].Field.Kind.Peek(raw)
 			if err != nil {
 				v = Value{}
 			}
-			if !p.terms[i].matches(v) {
+			if !p.terms[i].Match(v) {
 				ok = false
 				return ErrNotFound // stops the walk
 			}
@@ -131,19 +131,20 @@ func (p *Predicate) Match(r Row) bool {
 		return false
 	}
 	for i := range p.terms {
-		if !seen[i] && !p.terms[i].matches(Value{}) {
+		if !seen[i] && !p.terms[i].Match(Value{}) {
 			return false
 		}
 	}
 	return true
 }
 
-func (t *Term) matches(v Value) bool {
+// Match reports whether v, of the field's kind or null, satisfies the term.
+func (t *Term) Match(v Value) bool {
 	switch t.Op {
 	case IsNull:
 		return v.IsNull()
 	case Equal:
-		return !v.IsNull() && compareValues(v, t.Value) == 0
+		return !v.IsNull() && v.Compare(t.Value) == 0
 	case Between:
 		return !v.IsNull() && t.Low.below(v) && t.High.above(v)
 	}
@@ -155,7 +156,7 @@ func (b *Bound) below(v Value) bool {
 	if b == nil {
 		return true
 	}
-	c := compareValues(b.Value, v)
+	c := b.Value.Compare(v)
 	return c < 0 || c == 0 && b.Inclusive
 }
 
@@ -164,17 +165,17 @@ func (b *Bound) above(v Value) bool {
 	if b == nil {
 		return true
 	}
-	c := compareValues(b.Value, v)
+	c := b.Value.Compare(v)
 	return c > 0 || c == 0 && b.Inclusive
 }
 
 func tighterLow(a, b *Bound) bool {
-	c := compareValues(a.Value, b.Value)
+	c := a.Value.Compare(b.Value)
 	return c > 0 || c == 0 && !a.Inclusive
 }
 
 func tighterHigh(a, b *Bound) bool {
-	c := compareValues(a.Value, b.Value)
+	c := a.Value.Compare(b.Value)
 	return c < 0 || c == 0 && !a.Inclusive
 }
 
@@ -186,7 +187,7 @@ func (t *Term) empty() bool {
 	if t.Op != Between || t.Low == nil || t.High == nil {
 		return false
 	}
-	c := compareValues(t.Low.Value, t.High.Value)
+	c := t.Low.Value.Compare(t.High.Value)
 	return c > 0 || c == 0 && !(t.Low.Inclusive && t.High.Inclusive)
 }
 
@@ -248,9 +249,9 @@ func disjoint(a, b *Term) bool {
 	case a.Op == IsNull || b.Op == IsNull:
 		return a.Op != b.Op
 	case a.Op == Equal:
-		return !b.matches(a.Value)
+		return !b.Match(a.Value)
 	case b.Op == Equal:
-		return !a.matches(b.Value)
+		return !a.Match(b.Value)
 	}
 	both := Term{Op: Between, Low: a.Low, High: a.High}
 	if b.Low != nil && (both.Low == nil || tighterLow(b.Low, both.Low)) {
@@ -270,10 +271,10 @@ func implies(a, b *Term) bool {
 	case a.Op == IsNull:
 		return b.Op == IsNull
 	case a.Op == Equal:
-		return b.matches(a.Value)
+		return b.Match(a.Value)
 	case b.Op != Between:
 		return b.Op == Equal && a.Low != nil && a.High != nil && a.Low.Inclusive && a.High.Inclusive &&
-			compareValues(a.Low.Value, b.Value) == 0 && compareValues(a.High.Value, b.Value) == 0
+			a.Low.Value.Compare(b.Value) == 0 && a.High.Value.Compare(b.Value) == 0
 	}
 	if b.Low != nil && (a.Low == nil || tighterLow(b.Low, a.Low) && !sameBound(a.Low, b.Low)) {
 		return false
@@ -285,5 +286,5 @@ func implies(a, b *Term) bool {
 }
 
 func sameBound(a, b *Bound) bool {
-	return a.Inclusive == b.Inclusive && compareValues(a.Value, b.Value) == 0
+	return a.Inclusive == b.Inclusive && a.Value.Compare(b.Value) == 0
 }

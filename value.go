@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // Value is one value of a field, decoded for comparison. The zero Value is null.
@@ -34,20 +35,29 @@ func (v Value) Text() string { return v.s }
 // Kind returns the kind of v, 0 for null.
 func (v Value) Kind() Kind { return v.kind }
 
-// compareValues orders two values of one kind that are not null.
-func compareValues(a, b Value) int {
-	switch a.kind {
+// Compare orders two values of one kind that are not null: it is negative when v is
+// before w, 0 when they are equal. Of a kind without an order only the 0 means anything.
+func (v Value) Compare(w Value) int {
+	switch v.kind {
 	case Integer, Timestamp, Bool:
-		return cmp.Compare(a.i, b.i)
+		return cmp.Compare(v.i, w.i)
 	case Double:
-		return cmp.Compare(a.f, b.f)
+		return cmp.Compare(v.f, w.f)
 	}
-	return strings.Compare(a.s, b.s)
+	return strings.Compare(v.s, w.s)
 }
 
 // ValueOf decodes the JSON text of a value of kind k. A value of another type, or
 // one that cannot be stored everywhere, is a [CodeInvalidData] error.
 func ValueOf(k Kind, raw []byte) (Value, error) {
+	v, err := k.Peek(raw)
+	v.s = strings.Clone(v.s)
+	return v, err
+}
+
+// Peek is [ValueOf] for what is looked at once: where the text of the value stands
+// in raw as it is, it is raw's own, so that it takes no memory and is good only until raw changes.
+func (k Kind) Peek(raw []byte) (Value, error) {
 	raw = bytes.TrimSpace(raw)
 	if string(raw) == "null" {
 		return Value{}, nil
@@ -71,7 +81,7 @@ func ValueOf(k Kind, raw []byte) (Value, error) {
 		if err = CheckJSON(raw, JSONLimits{}); err == nil {
 			err = checkEscapes(raw)
 		}
-		v.s = string(raw)
+		v.s = alias(raw)
 	case Timestamp:
 		if n := len(raw) - 1; n > 0 && raw[0] == '"' && raw[n] == '"' {
 			if us, ok := parseCanonical(raw[1:n]); ok {
@@ -84,7 +94,7 @@ func ValueOf(k Kind, raw []byte) (Value, error) {
 			v.i, err = ParseInstant(s)
 		}
 	case Numeric:
-		s := string(raw)
+		s := alias(raw)
 		if len(raw) > 0 && raw[0] == '"' {
 			s, err = stringOf(k, raw)
 		}
@@ -129,7 +139,7 @@ func (k Kind) Canonical(raw []byte) ([]byte, error) {
 	if n := len(raw) - 1; k == Text && n > 0 && raw[0] == '"' && skipPlain(raw, 1) == n && raw[n] == '"' && utf8.Valid(raw) {
 		return raw, nil
 	}
-	v, err := ValueOf(k, raw)
+	v, err := k.Peek(raw)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +165,7 @@ func stringOf(k Kind, raw []byte) (string, error) {
 	if len(raw) == 0 || raw[0] != '"' {
 		return "", notA(k)
 	}
-	return DecodeString(raw)
+	return peekString(raw)
 }
 
 func validText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
@@ -207,11 +217,10 @@ func AppendDouble(b []byte, f float64) []byte {
 func canonicalText(k Kind, s string) (string, error) {
 	switch k {
 	case Bytes:
-		b, err := base64.StdEncoding.Strict().DecodeString(s)
-		if err != nil || strings.ContainsAny(s, "\r\n") {
+		if !isBase64(s) {
 			return "", NewError(CodeInvalidData, "not base64")
 		}
-		return base64.StdEncoding.EncodeToString(b), nil
+		return s, nil // which has one form
 	case UUID:
 		s = strings.ToLower(s)
 		if !isUUID(s) {
@@ -226,12 +235,33 @@ func canonicalText(k Kind, s string) (string, error) {
 		if err != nil {
 			return "", notA(k)
 		}
+		if n := len(s); s[2] == ':' && (n == 8 || s[8] == '.' && n <= len("15:04:05.999999") && s[n-1] != '0') {
+			return s, nil
+		}
 		return t.Truncate(time.Microsecond).Format("15:04:05.999999"), nil
 	}
 	if !validText(s) {
 		return "", NewError(CodeInvalidData, "text contains the character NUL or is not valid UTF-8")
 	}
 	return s, nil
+}
+
+var strictBase64 = base64.StdEncoding.Strict()
+
+// isBase64 reports whether s is what base64.StdEncoding writes of some bytes.
+func isBase64(s string) bool {
+	if end := strings.IndexByte(s, '='); end >= 0 && end < len(s)-2 || strings.ContainsAny(s, "\r\n") {
+		return false
+	}
+	var decoded [384]byte
+	for piece := ""; s != ""; {
+		n := min(len(s), 512)
+		piece, s = s[:n], s[n:]
+		if _, err := strictBase64.Decode(decoded[:], []byte(piece)); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 func isUUID(s string) bool {
@@ -253,6 +283,9 @@ func isUUID(s string) bool {
 
 // canonicalNumeric writes a decimal without exponent, sign of zero or superfluous zeros.
 func canonicalNumeric(s string) (string, error) {
+	if isNumeric(s) {
+		return s, nil
+	}
 	bad := NewError(CodeInvalidData, "not a decimal number")
 	mantissa, exponent := s, 0
 	if i := strings.IndexAny(s, "eE"); i >= 0 {
@@ -289,3 +322,19 @@ func canonicalNumeric(s string) (string, error) {
 	}
 	return whole, nil
 }
+
+// isNumeric reports whether s is a decimal in its canonical form already.
+func isNumeric(s string) bool {
+	digits := strings.TrimPrefix(s, "-")
+	whole, frac, point := strings.Cut(digits, ".")
+	switch {
+	case whole == "" || len(digits) > 100_000, whole[0] == '0' && len(whole) > 1, s == "-0":
+		return false
+	case point && (frac == "" || frac[len(frac)-1] == '0'):
+		return false
+	}
+	return strings.Trim(whole, "0123456789") == "" && strings.Trim(frac, "0123456789") == ""
+}
+
+// alias is string(b) without a copy.
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

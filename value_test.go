@@ -1,9 +1,12 @@
 package tidemark_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"math"
+	"math/big"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +87,10 @@ func TestValuesHaveOneCanonicalForm(t *testing.T) {
 		{tidemark.Date, `"2026-02-28"`, `"2026-02-28"`},
 		{tidemark.Date, `"2026-02-29"`, ``},
 		{tidemark.TimeOfDay, `"10:11:12.500"`, `"10:11:12.5"`},
+		{tidemark.TimeOfDay, `"1:02:03"`, `"01:02:03"`},
+		{tidemark.TimeOfDay, `"10:11:12,5"`, `"10:11:12.5"`},
+		{tidemark.TimeOfDay, `"10:11:12.0"`, `"10:11:12"`},
+		{tidemark.TimeOfDay, `"10:11:12.1234567"`, `"10:11:12.123456"`},
 		{tidemark.TimeOfDay, `"25:00:00"`, ``},
 		{tidemark.Enum, `"open"`, `"open"`},
 	} {
@@ -260,4 +267,58 @@ func TestCanonicalInstantsAreReadAsTimeDoes(t *testing.T) {
 			t.Errorf("%s is the stamp %d, %v; and the instant %d, %v", text, stamp, e, got, gotErr)
 		}
 	})
+}
+
+// What is canonical already is recognised without making it again.
+func TestCanonicalFormsAreRecognised(t *testing.T) {
+	t.Parallel()
+	strict := base64.StdEncoding.Strict()
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringMatching(`[A-Da-d+/]{0,6}={0,3}[A-D]{0,1}`).Draw(t, "text")
+		if n := rapid.SampledFrom([]int{0, 0, 0, 127, 128, 256}).Draw(t, "times four before"); n > 0 {
+			text = strings.Repeat("QUJD", n) + text
+		}
+		_, err := strict.DecodeString(text)
+		got, gotErr := tidemark.Bytes.Canonical([]byte(`"` + text + `"`))
+		if (err == nil) != (gotErr == nil) || err == nil && string(got) != `"`+text+`"` {
+			t.Fatalf("%s is %s, %v; base64 says %v", text, got, gotErr, err)
+		}
+		number := rapid.StringMatching(`-?[01]{0,3}(\.[01]{0,3})?`).Draw(t, "number")
+		want, ok := new(big.Rat).SetString(number)
+		canonical, err := tidemark.Numeric.Canonical([]byte(`"` + number + `"`))
+		if ok != (err == nil) {
+			t.Fatalf("%q is %s, %v; want %v", number, canonical, err, want)
+		}
+		if !ok {
+			return
+		}
+		again := strings.Trim(string(canonical), `"`)
+		back, _ := new(big.Rat).SetString(again)
+		if plain := regexp.MustCompile(`^(0|-?0\.\d*[1-9]|-?[1-9]\d*(\.\d*[1-9])?)$`); back.Cmp(want) != 0 || !plain.MatchString(again) {
+			t.Fatalf("%q is %s", number, canonical)
+		}
+	})
+}
+
+func TestPeekTakesNoMemory(t *testing.T) {
+	for kind, raw := range map[tidemark.Kind]string{
+		tidemark.Text: `"aé😀 of some length, more than thirty-two bytes"`, tidemark.Integer: `-9223372036854775808`, tidemark.Double: `1.7976931348623157e+308`,
+		tidemark.Bool: `true`, tidemark.Timestamp: `"2026-01-01T00:00:00.123456Z"`, tidemark.Bytes: `"` + strings.Repeat("QUJD", 300) + `"`,
+		tidemark.JSON: `{"a":[1,{"b":null}]}`, tidemark.Numeric: `"-12345678901234567890123456789012345.5"`,
+		tidemark.UUID: `"0190a000-0000-7000-8000-000000000001"`, tidemark.Date: `"2026-02-28"`, tidemark.TimeOfDay: `"10:11:12.5"`, tidemark.Enum: `"open"`,
+	} {
+		b := []byte(raw)
+		want, err := tidemark.ValueOf(kind, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got tidemark.Value
+		if n := testing.AllocsPerRun(100, func() { got, err = kind.Peek(b) }); n != 0 || err != nil || got != want {
+			t.Errorf("%s %s: %v, %v, with %v allocations; want %v", kind, raw, got, err, n, want)
+		}
+		clear(b)
+		if string(want.AppendJSON(nil)) != raw {
+			t.Errorf("%s %s: ValueOf became %s with what it was made of", kind, raw, want.AppendJSON(nil))
+		}
+	}
 }
