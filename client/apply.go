@@ -34,6 +34,16 @@ func take(r *tidemark.Record, t tidemark.RowMeta, wanted bool) bool {
 	return true
 }
 
+// told is take, of what any message of the server says: the record remembers in which
+// pass it was told of, so that the end of the pass does not drop it.
+func (w *work) told(r *tidemark.Record, t tidemark.RowMeta, wanted bool) bool {
+	changed := take(r, t, wanted)
+	if pass := w.c.pass.Load(); r.Seen < pass && (changed || r.Base != nil) {
+		r.Seen, changed = pass, true
+	}
+	return changed
+}
+
 // clean makes what the server sent as a row the way it is kept: fields of the
 // schema canonical, members that the schema lacks as they are, those beginning
 // with __ left out. A value that is not of its field's kind is CodeInvalidData.

@@ -20,6 +20,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,6 +111,7 @@ type Client struct {
 	pending   atomic.Int64                   // mutations in the outbox
 	rejected  atomic.Int64                   // stored rejections
 	highest   atomic.Int64                   // the highest mutation number known
+	pass      atomic.Int64                   // the number of the last pass from the beginning
 	callbacks *queue
 
 	ctx    context.Context // ends with Close
@@ -130,6 +132,7 @@ type Client struct {
 	syncs    map[*syncing]struct{}
 	round    int64 // counts calls of Sync
 	handlers handlers
+	puts     map[string]int64 // how often records of a model were settled; by model
 }
 
 // Open returns a client over store, which it does not close, and begins to
@@ -150,6 +153,7 @@ func Open(ctx context.Context, store tidemark.Store, dialer tidemark.Dialer, opt
 		scopes:    map[scopeID]*scope{},
 		watchers:  map[string]map[*watcher]struct{}{},
 		syncs:     map[*syncing]struct{}{},
+		puts:      map[string]int64{},
 		round:     1,
 	}
 	c.log = c.opts.Logger
@@ -172,6 +176,8 @@ func Open(ctx context.Context, store tidemark.Store, dialer tidemark.Dialer, opt
 // The keys of the client's entries in the store.
 const (
 	keyClock        = "clock"
+	keyName         = "client"
+	keyPass         = "pass"
 	keyDisconnected = "disconnected"
 	keyScopes       = "scope/"
 	keyRejections   = "rejection/"
@@ -202,6 +208,11 @@ func (c *Client) recall(tx tidemark.StoreTx) error {
 		return err
 	}
 	c.now().Observe(stamp, 0)
+	pass, err := loadNumber(tx, keyPass)
+	if err != nil {
+		return err
+	}
+	c.pass.Store(pass)
 	at, err := loadStamp(tx, keyDisconnected)
 	c.line.disconnected = at.Time()
 	return err
@@ -218,6 +229,26 @@ func loadStamp(tx tidemark.StoreTx, key string) (tidemark.Stamp, error) {
 		return 0, nil
 	}
 	return s, nil
+}
+
+// loadNumber reads an entry that holds a number; an unreadable one counts as none.
+func loadNumber(tx tidemark.StoreTx, key string) (int64, error) {
+	raw, err := tx.Load(key)
+	if err != nil || raw == nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(string(raw), 10, 64)
+	if err != nil {
+		return 0, nil
+	}
+	return max(n, 0), nil
+}
+
+// disturb notes that records of a model are being stored; see blank.
+func (c *Client) disturb(model string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.puts[model]++
 }
 
 // Close ends the connection and all live queries, and waits for the client's

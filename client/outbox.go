@@ -126,7 +126,7 @@ func (s *session) decided(ctx context.Context, m tidemark.Mutation, t tidemark.R
 				t.Row = base
 			}
 		}
-		take(r, t, true)
+		w.told(r, t, true)
 		if won || overwritten(m, t.Meta, later) {
 			return nil
 		}

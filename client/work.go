@@ -134,6 +134,7 @@ func (w *work) settle(model string, recs []tidemark.Record, pending pendings) er
 			w.changes = append(w.changes, change{model, before, r.Row})
 		}
 	}
+	w.c.disturb(model)
 	return w.tx.Put(model, recs)
 }
 
