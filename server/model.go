@@ -116,9 +116,27 @@ func (s *Server) write(ctx context.Context, runs []*run) {
 	}
 }
 
-// commit holds the rows, writes, and reserves the events' slots.
-func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run) (err error) {
-	d := &deciding{order: &s.order, keys: make([]rowKey, len(ms)), slots: make([]*slot, len(ms))}
+// commit has the driver make the writes of the runs.
+func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run) error {
+	var outcomes []tidemark.Outcome
+	d, err := s.decide(ctx, ms, nil, func(d *deciding) (n int, err error) {
+		outcomes, err = s.writeTx(ctx, ms, d)
+		return len(outcomes), err
+	})
+	if err != nil {
+		return err
+	}
+	for i, r := range runs {
+		r.committed(&outcomes[i], d.slots[i])
+	}
+	return nil
+}
+
+// decide holds the rows of ms while write has the driver decide about them, with what it
+// is given as the witness, and reserves the slots of their events. write returns how many were
+// decided. Live delivery leaves out the session except, which hears by its answer; it may be nil.
+func (s *Server) decide(ctx context.Context, ms []tidemark.Mutation, except *Session, write func(*deciding) (int, error)) (_ *deciding, err error) {
+	d := &deciding{order: &s.order, except: except, keys: make([]rowKey, len(ms)), slots: make([]*slot, len(ms))}
 	for i := range ms {
 		d.keys[i] = rowKey{ms[i].Model, ms[i].UID}
 	}
@@ -127,7 +145,7 @@ func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run
 		slices.SortFunc(held, func(a, b rowKey) int { return cmp.Or(cmp.Compare(a.model, b.model), cmp.Compare(a.uid, b.uid)) })
 		held = slices.Compact(held)
 		if err := s.order.hold(ctx, held); err != nil {
-			return driverError(err)
+			return nil, driverError(err)
 		}
 		defer s.order.release(held)
 	}
@@ -139,21 +157,18 @@ func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run
 			d.drop()
 		}
 	}()
-	outcomes, err := s.decide(ctx, ms, d)
+	n, err := write(d)
 	if err != nil {
-		return driverError(err)
+		return nil, driverError(err)
 	}
-	if len(outcomes) != len(ms) {
-		return tidemark.NewError(tidemark.CodeInternal, "the driver returned %d outcomes for %d writes", len(outcomes), len(ms))
+	if n != len(ms) {
+		return nil, tidemark.NewError(tidemark.CodeInternal, "the driver decided %d of %d writes", n, len(ms))
 	}
-	for i, r := range runs {
-		r.committed(&outcomes[i], d.slots[i])
-	}
-	return nil
+	return d, nil
 }
 
-// decide has the driver write, with d as the witness.
-func (s *Server) decide(ctx context.Context, ms []tidemark.Mutation, d *deciding) ([]tidemark.Outcome, error) {
+// writeTx has the driver write, with d as the witness.
+func (s *Server) writeTx(ctx context.Context, ms []tidemark.Mutation, d *deciding) ([]tidemark.Outcome, error) {
 	if s.txs != nil {
 		return s.txs.WriteTx(ctx, ms, d)
 	}
@@ -173,6 +188,7 @@ var errForeignTx = tidemark.NewError(tidemark.CodeInvalidRequest, "the context c
 // deciding hears of the transaction of some writes, and reserves their slots in it.
 type deciding struct {
 	order    *order
+	except   *Session // which live delivery leaves out; nil for none
 	keys     []rowKey
 	slots    []*slot // nil for a write that is refused
 	from, to int     // those of the transaction under way
@@ -221,21 +237,30 @@ func (svc *Service) mutation(r *run) (m tidemark.Mutation, err error) {
 	if m.UID, err = tidemark.DecodeString(r.call.arg(0)); err != nil {
 		return m, tidemark.NewError(tidemark.CodeInvalidData, "the uid is not text").OnField("uid")
 	}
-	if err = tidemark.CheckUID(m.UID); err != nil {
-		return m, err
-	}
 	stamp := r.call.arg(1)
 	if m.Op != tidemark.Delete {
 		stamp = r.call.arg(2)
-		if m.Data, err = svc.patch(m.UID, r.call.arg(1)); err != nil {
-			return m, err
-		}
+	}
+	if err = svc.check(&m, r.call.arg(1)); err != nil {
+		return m, err
 	}
 	if err = m.Stamp.UnmarshalJSON(stamp); err != nil {
 		return m, err
 	}
 	m.Stamp = svc.server.clamp(m.Stamp)
 	return m, nil
+}
+
+// check checks the uid of m, and data, which becomes m's unless that is a delete.
+func (svc *Service) check(m *tidemark.Mutation, data []byte) (err error) {
+	if err = tidemark.CheckUID(m.UID); err != nil {
+		return err
+	}
+	m.Data = nil
+	if m.Op != tidemark.Delete {
+		m.Data, err = svc.patch(m.UID, data)
+	}
+	return err
 }
 
 // clamp bounds a stamp by the server's clock. The clock takes note of those that it

@@ -27,6 +27,9 @@ type Options struct {
 	// those beyond are answered with CodeLimit. Defaults to 1,024.
 	MaxOutstanding int
 
+	// MaxPush is how many mutations one push may have; a larger one is CodeLimit. Defaults to 500.
+	MaxPush int
+
 	// CallTimeout is how long one call may take, after which its context ends and
 	// the answer is CodeTimeout. Defaults to one minute; negative means no bound.
 	CallTimeout time.Duration
@@ -57,6 +60,7 @@ type Options struct {
 const (
 	defaultOutstanding = 1024
 	defaultTimeout     = time.Minute
+	defaultPush        = 500
 
 	defaultKept         = 2 * time.Minute
 	defaultKeptBytes    = 16 << 20
@@ -69,8 +73,8 @@ func (o *Options) complete() (Options, error) {
 	if o != nil {
 		c = *o
 	}
-	if c.MaxDrift < 0 || c.MaxOutstanding < 0 {
-		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: MaxDrift and MaxOutstanding must not be negative")
+	if c.MaxDrift < 0 || c.MaxOutstanding < 0 || c.MaxPush < 0 {
+		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: MaxDrift, MaxOutstanding and MaxPush must not be negative")
 	}
 	if r, t := c.Recovery, c.Transfer; r.MaxAge < 0 || r.MaxBytes < 0 || r.MaxSessions < 0 || t.MaxAge < 0 || t.MaxSessions < 0 {
 		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: the bounds of Recovery and Transfer must not be negative")
@@ -87,6 +91,7 @@ func (o *Options) complete() (Options, error) {
 	if c.MaxOutstanding == 0 {
 		c.MaxOutstanding = defaultOutstanding
 	}
+	c.MaxPush = cmp.Or(c.MaxPush, defaultPush)
 	if c.CallTimeout == 0 {
 		c.CallTimeout = defaultTimeout
 	}

@@ -67,9 +67,9 @@ func (r *request) resolve() error {
 	return err
 }
 
-// begin starts the call: a write in its turn, anything else at once. It does not wait.
+// begin starts the call: a write, and a push, in its turn, anything else at once. It does not wait.
 func (r *request) begin() {
-	if r.method.op != 0 {
+	if r.method.op != 0 || r.method.turn {
 		r.session.lane.add(r)
 		return
 	}
@@ -164,12 +164,13 @@ func (l *lane) run() {
 }
 
 // take returns the writes that come next and may be made together, nil when there
-// are none. A write with hooks is made alone: its hooks may look for what those before it did.
+// are none. A write with hooks is made alone: its hooks may look for what those before it
+// did. So is a push.
 func (l *lane) take() []*request {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := 0
-	for n < len(l.queue) && n < maxBatch && !l.queue[n].svc.setup.Load().hooked(l.queue[n].method.name) {
+	for n < len(l.queue) && n < maxBatch && l.queue[n].joinable() {
 		n++
 	}
 	n = min(max(n, 1), len(l.queue))
@@ -180,6 +181,11 @@ func (l *lane) take() []*request {
 	batch := l.queue[:n:n]
 	l.queue = l.queue[n:]
 	return batch
+}
+
+// joinable reports whether r is a write that may be made together with others.
+func (r *request) joinable() bool {
+	return r.method.op != 0 && !r.svc.setup.Load().hooked(r.method.name)
 }
 
 // write makes the writes and answers them. They were taken, so they are made

@@ -56,18 +56,21 @@ func (r *run) perform() {
 
 // finish runs the after-hooks and the publication, and makes the answer.
 func (r *run) finish() {
-	defer r.fillSlot(nil) // unless the publication did; nothing may hold up the row's events
-	r.hooks(r.setup.after[r.method.name])
-	r.hooks(r.setup.afterAll)
-	if r.err != nil {
-		return
-	}
-	r.guard(r.publish)
-	if r.err == nil {
+	if r.tell(); r.err == nil {
 		r.guard(func() (err error) {
 			r.answer, err = r.svc.encode(r.call.Result, r.call.Caller)
 			return errors.Join(err, checkAttachments(r.answer, r.call.ResultAttachments))
 		})
+	}
+}
+
+// tell runs the after-hooks and the publication.
+func (r *run) tell() {
+	defer r.fillSlot(nil) // unless the publication did; nothing may hold up the row's events
+	r.hooks(r.setup.after[r.method.name])
+	r.hooks(r.setup.afterAll)
+	if r.err == nil {
+		r.guard(r.publish)
 	}
 }
 
@@ -200,6 +203,10 @@ func encode(v any) (json.RawMessage, error) {
 			return v.MarshalJSON()
 		}
 	case *tidemark.SyncResult:
+		if v != nil {
+			return v.MarshalJSON()
+		}
+	case *tidemark.PushAnswer:
 		if v != nil {
 			return v.MarshalJSON()
 		}

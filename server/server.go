@@ -23,7 +23,8 @@ var _ tidemark.Acceptor = (*Server)(nil)
 // those that the application adds. It is safe for concurrent use.
 type Server struct {
 	driver tidemark.Driver
-	txs    tidemark.TxDriver // driver, when it is one
+	txs    tidemark.TxDriver  // driver, when it is one
+	logs   tidemark.LogDriver // likewise
 	opts   Options
 	log    *slog.Logger
 	clock  *tidemark.Clock
@@ -52,6 +53,7 @@ func New(driver tidemark.Driver, opts *Options) (*Server, error) {
 	}
 	s := &Server{driver: driver, opts: o, log: o.Logger, clock: tidemark.NewClock(o.Now), services: make(map[string]*Service)}
 	s.txs, _ = driver.(tidemark.TxDriver)
+	s.logs, _ = driver.(tidemark.LogDriver)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.remains = newRemains(s)
 	s.channels.remains = s.remains

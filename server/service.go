@@ -51,6 +51,7 @@ type method struct {
 	call Method      // nil for a write
 	op   tidemark.Op // of a write of a model
 	read bool        // published only when asked for by name
+	turn bool        // called in its turn among the session's writes
 }
 
 // setup is what the application has attached to a service. It is not changed, but replaced.

@@ -12,6 +12,9 @@ import (
 func (s *Server) newSync() *Service {
 	svc := newService(s, tidemark.ServiceSync)
 	svc.methods[tidemark.MethodSyncGo] = &method{name: tidemark.MethodSyncGo, call: s.syncGo, read: true}
+	if s.logs != nil {
+		svc.methods[tidemark.MethodPush] = &method{name: tidemark.MethodPush, call: s.push, read: true, turn: true}
+	}
 	return svc
 }
 
