@@ -19,7 +19,13 @@ type Index struct {
 	named map[string]int // the slot of each field
 	all   []int64        // without terms: they select every row
 
-	values sync.Pool // of *[]tidemark.Value, one a slot, for the row that is looked up
+	values sync.Pool // of *[]value, one a slot, for the row that is looked up
+}
+
+// value is a field's in the row that is looked up.
+type value struct {
+	tidemark.Value
+	key int64 // see keyOf
 }
 
 // slot is what is kept of one field of the model.
@@ -34,6 +40,11 @@ type slot struct {
 type entry struct {
 	id   int64
 	rest *rest // nil when nothing is left to ask
+
+	// What one of the other terms asks, as far as whole numbers tell: most entries are passed
+	// over where they stand, without a look at memory elsewhere.
+	slot     int
+	from, to int64
 }
 
 // rest is what the other terms of an entry's conjunction ask.
@@ -53,7 +64,7 @@ func New(s *tidemark.Schema) *Index {
 		ix.named[f.Name] = i
 	}
 	ix.values.New = func() any {
-		values := make([]tidemark.Value, len(fields))
+		values := make([]value, len(fields))
 		return &values
 	}
 	return ix
@@ -79,7 +90,7 @@ func (ix *Index) Add(p *tidemark.Predicate, id int64) {
 	}
 	t := &terms[at]
 	s := &ix.slots[ix.named[t.Field.Name]]
-	e := entry{id: id, rest: ix.restOf(terms, at)}
+	e := ix.entryOf(id, terms, at)
 	if t.Op == tidemark.Between {
 		s.ranges.insert(t, e)
 		return
@@ -172,17 +183,27 @@ func (ix *Index) crowd(t *tidemark.Term) int {
 	return crowdOfHalf
 }
 
-func (ix *Index) restOf(terms []tidemark.Term, filed int) *rest {
+// entryOf makes the entry of terms that is filed under one of them.
+func (ix *Index) entryOf(id int64, terms []tidemark.Term, filed int) entry {
+	e := entry{id: id, from: math.MinInt64, to: math.MaxInt64}
 	if len(terms) == 1 {
-		return nil
+		return e
 	}
-	r := &rest{checks: make([]check, 0, len(terms)-1)}
+	e.rest = &rest{checks: make([]check, 0, len(terms)-1)}
 	for i := range terms {
-		if i != filed {
-			r.checks = append(r.checks, check{slot: ix.named[terms[i].Field.Name], term: &terms[i]})
+		if i == filed {
+			continue
+		}
+		c := check{slot: ix.named[terms[i].Field.Name], term: &terms[i]}
+		e.rest.checks = append(e.rest.checks, c)
+		switch c.term.Op {
+		case tidemark.Equal:
+			e.slot, e.from, e.to = c.slot, keyOf(c.term.Value), keyOf(c.term.Value)
+		case tidemark.Between:
+			e.slot, e.from, e.to = c.slot, keyOfLow(c.term.Low), keyOfHigh(c.term.High)
 		}
 	}
-	return r
+	return e
 }
 
 // Lookup appends to into the numbers of the predicates that select row, each once, in no
@@ -193,12 +214,12 @@ func (ix *Index) Lookup(row tidemark.Row, into []int64) []int64 {
 		return into
 	}
 	into = append(into, ix.all...)
-	pooled := ix.values.Get().(*[]tidemark.Value)
+	pooled := ix.values.Get().(*[]value)
 	values := *pooled
 	if ix.decode(row, values) {
 		for i := range ix.slots {
 			if s := &ix.slots[i]; s.uses > 0 {
-				into = s.find(values, values[i], into)
+				into = s.find(values, &values[i], into)
 			}
 		}
 	}
@@ -209,18 +230,29 @@ func (ix *Index) Lookup(row tidemark.Row, into []int64) []int64 {
 
 // decode sets the values of the fields that any predicate names. A value that is not of
 // its field's kind is null, as for Match; a row that is no object has none.
-func (ix *Index) decode(row tidemark.Row, values []tidemark.Value) bool {
+// Rows mostly have their members in the order of the fields, so the next slot is tried first.
+func (ix *Index) decode(row tidemark.Row, values []value) bool {
+	next := 0
 	return tidemark.EachField(row, func(key, raw []byte) error {
-		if i, ok := ix.named[string(key)]; ok && ix.slots[i].uses > 0 {
-			values[i], _ = ix.slots[i].field.Kind.Peek(raw)
+		i := next
+		if i >= len(ix.slots) || ix.slots[i].field.Name != string(key) {
+			var ok bool
+			if i, ok = ix.named[string(key)]; !ok {
+				return nil
+			}
 		}
+		if ix.slots[i].uses > 0 {
+			v, _ := ix.slots[i].field.Kind.Peek(raw)
+			values[i] = value{v, keyOf(v)}
+		}
+		next = i + 1
 		return nil
 	}) == nil
 }
 
 // find appends the numbers of the entries filed under v whose other terms hold.
-func (s *slot) find(values []tidemark.Value, v tidemark.Value, into []int64) []int64 {
-	filed := s.equals[v]
+func (s *slot) find(values []value, v *value, into []int64) []int64 {
+	filed := s.equals[v.Value]
 	for i := range filed {
 		if filed[i].holds(values) {
 			into = append(into, filed[i].id)
@@ -229,15 +261,18 @@ func (s *slot) find(values []tidemark.Value, v tidemark.Value, into []int64) []i
 	if v.IsNull() {
 		return into
 	}
-	return s.ranges.find(v, values, into)
+	return s.ranges.root.find(v, values, into)
 }
 
-func (e *entry) holds(values []tidemark.Value) bool {
+func (e *entry) holds(values []value) bool {
+	if k := values[e.slot].key; k < e.from || k > e.to {
+		return false
+	}
 	if e.rest == nil {
 		return true
 	}
 	for _, c := range e.rest.checks {
-		if !c.term.Match(values[c.slot]) {
+		if !c.term.Match(values[c.slot].Value) {
 			return false
 		}
 	}

@@ -1,6 +1,10 @@
 package scopeindex
 
-import "github.com/tidemark-sync/tidemark"
+import (
+	"cmp"
+
+	"github.com/tidemark-sync/tidemark"
+)
 
 // tree holds ranges of one field's values, sorted by their low ends. Each node knows how
 // far up the ranges under it reach, so that those that hold a value are found without
@@ -12,34 +16,24 @@ import "github.com/tidemark-sync/tidemark"
 type tree struct{ root *node }
 
 type node struct {
-	low, reach  tidemark.Value // of the range, and of all under the node; null is no bound
-	left, right *node
-	priority    uint64
-	term        *tidemark.Term
-	entry       entry
+	from, to, reach int64           // the keys of the range's ends, and of the highest end here and below
+	highest         *tidemark.Bound // that end; nil is no bound
+	left, right     *node
+	term            *tidemark.Term
+	priority        uint64
+	entry           entry
 }
 
 func (t *tree) insert(term *tidemark.Term, e entry) {
-	n := &node{low: lowOf(term), term: term, entry: e, priority: scramble(uint64(e.id))}
-	t.root = t.root.insert(n)
+	t.root = t.root.insert(&node{
+		from: keyOfLow(term.Low), to: keyOfHigh(term.High), term: term, entry: e, priority: scramble(uint64(e.id)),
+	})
 }
 
 func (t *tree) remove(term *tidemark.Term, id int64) bool {
 	found := false
-	t.root = t.root.remove(lowOf(term), id, &found)
+	t.root = t.root.remove(&node{from: keyOfLow(term.Low), term: term, entry: entry{id: id}}, &found)
 	return found
-}
-
-// find appends the numbers of the entries whose range holds v, which is not null, and whose other terms hold.
-func (t *tree) find(v tidemark.Value, values []tidemark.Value, into []int64) []int64 {
-	return t.root.find(v, values, into)
-}
-
-func lowOf(t *tidemark.Term) tidemark.Value {
-	if t.Low == nil {
-		return tidemark.Value{}
-	}
-	return t.Low.Value
 }
 
 // scramble makes of successive numbers what looks random (Steele et al., "Fast Splittable Pseudorandom Number Generators").
@@ -51,21 +45,20 @@ func scramble(x uint64) uint64 {
 }
 
 // compare orders nodes by their low ends, no end first, and equal ones by their numbers.
-func (n *node) compare(low tidemark.Value, id int64) int {
-	c := 0
-	switch {
-	case n.low.IsNull() && low.IsNull():
-	case n.low.IsNull():
-		return -1
-	case low.IsNull():
-		return 1
-	default:
-		c = n.low.Compare(low)
-	}
-	if c == 0 && n.entry.id != id {
-		if c = 1; n.entry.id < id {
+func (n *node) compare(m *node) int {
+	c := cmp.Compare(n.from, m.from)
+	if low, other := n.term.Low, m.term.Low; c == 0 && low != other {
+		switch {
+		case low == nil:
 			c = -1
+		case other == nil:
+			c = 1
+		default:
+			c = low.Value.Compare(other.Value)
 		}
+	}
+	if c == 0 {
+		c = cmp.Compare(n.entry.id, m.entry.id)
 	}
 	return c
 }
@@ -76,10 +69,10 @@ func (n *node) insert(add *node) *node {
 		add.extend()
 		return add
 	case add.priority > n.priority:
-		add.left, add.right = n.split(add.low, add.entry.id)
+		add.left, add.right = n.split(add)
 		add.extend()
 		return add
-	case n.compare(add.low, add.entry.id) < 0:
+	case n.compare(add) < 0:
 		n.right = n.right.insert(add)
 	default:
 		n.left = n.left.insert(add)
@@ -89,32 +82,32 @@ func (n *node) insert(add *node) *node {
 }
 
 // split parts what is before a place from what is after it.
-func (n *node) split(low tidemark.Value, id int64) (before, after *node) {
+func (n *node) split(at *node) (before, after *node) {
 	if n == nil {
 		return nil, nil
 	}
-	if n.compare(low, id) < 0 {
-		n.right, after = n.right.split(low, id)
+	if n.compare(at) < 0 {
+		n.right, after = n.right.split(at)
 		n.extend()
 		return n, after
 	}
-	before, n.left = n.left.split(low, id)
+	before, n.left = n.left.split(at)
 	n.extend()
 	return before, n
 }
 
-func (n *node) remove(low tidemark.Value, id int64, found *bool) *node {
+func (n *node) remove(m *node, found *bool) *node {
 	if n == nil {
 		return nil
 	}
-	switch c := n.compare(low, id); {
+	switch c := n.compare(m); {
 	case c == 0:
 		*found = true
 		return join(n.left, n.right)
 	case c < 0:
-		n.right = n.right.remove(low, id, found)
+		n.right = n.right.remove(m, found)
 	default:
-		n.left = n.left.remove(low, id, found)
+		n.left = n.left.remove(m, found)
 	}
 	n.extend()
 	return n
@@ -139,35 +132,35 @@ func join(a, b *node) *node {
 
 // extend sets the node's reach from its own range and those under it.
 func (n *node) extend() {
-	n.reach = tidemark.Value{}
-	if n.term.High == nil {
-		return
-	}
-	reach := n.term.High.Value
+	n.reach, n.highest = n.to, n.term.High
 	for _, child := range [...]*node{n.left, n.right} {
-		if child == nil {
-			continue
-		}
-		if child.reach.IsNull() {
-			return
-		}
-		if child.reach.Compare(reach) > 0 {
-			reach = child.reach
+		if child != nil && n.highest != nil && (child.highest == nil || child.reach > n.reach ||
+			child.reach == n.reach && child.highest.Value.Compare(n.highest.Value) > 0) {
+			n.reach, n.highest = child.reach, child.highest
 		}
 	}
-	n.reach = reach
 }
 
-func (n *node) find(v tidemark.Value, values []tidemark.Value, into []int64) []int64 {
-	for n != nil && (n.reach.IsNull() || n.reach.Compare(v) >= 0) {
+// find appends the numbers of the entries whose range holds v, which is not null, and whose other terms hold.
+func (n *node) find(v *value, values []value, into []int64) []int64 {
+	for n != nil && !n.endsBefore(v) {
 		into = n.left.find(v, values, into)
-		if !n.low.IsNull() && n.low.Compare(v) > 0 {
-			break // and so are all to the right
+		if n.beginsAfter(v) {
+			break // and so do all to the right
 		}
-		if n.term.Match(v) && n.entry.holds(values) {
+		if n.to >= v.key && n.term.Match(v.Value) && n.entry.holds(values) {
 			into = append(into, n.entry.id)
 		}
 		n = n.right
 	}
 	return into
+}
+
+// endsBefore reports whether no range here or below reaches v.
+func (n *node) endsBefore(v *value) bool {
+	return n.reach < v.key || n.reach == v.key && n.highest != nil && n.highest.Value.Compare(v.Value) < 0
+}
+
+func (n *node) beginsAfter(v *value) bool {
+	return n.from > v.key || n.from == v.key && n.term.Low != nil && n.term.Low.Value.Compare(v.Value) > 0
 }
