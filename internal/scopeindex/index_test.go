@@ -229,6 +229,37 @@ func TestCrowds(t *testing.T) {
 	})
 }
 
+// TestRanges has many ranges of one field: numbers next to each other, and texts that differ after their first eight bytes.
+func TestRanges(t *testing.T) {
+	t.Parallel()
+	s, err := tidemark.NewSchema("item", []tidemark.Field{{Name: "n", Kind: tidemark.Integer}, {Name: "s", Kind: tidemark.Text}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	literals := map[string]func(int) string{"n": strconv.Itoa, "s": func(n int) string { return fmt.Sprintf(`"the same %02d"`, n) }}
+	rapid.Check(t, func(t *rapid.T) {
+		w, of := newWorld(s), rapid.SampledFrom([]string{"n", "s"}).Draw(t, "field")
+		literal := literals[of]
+		for range 60 {
+			low := rapid.IntRange(0, 30).Draw(t, "low")
+			bounds := []string{
+				rapid.SampledFrom([]string{`"gt":`, `"gte":`}).Draw(t, "above") + literal(low),
+				rapid.SampledFrom([]string{`"lt":`, `"lte":`}).Draw(t, "below") + literal(low+rapid.IntRange(0, 6).Draw(t, "width")),
+			}
+			if n := rapid.IntRange(0, 20).Draw(t, "bound"); n < 2 {
+				bounds = bounds[n:][:1]
+			}
+			w.add(parse(t, s, `{"`+of+`":{`+strings.Join(bounds, ",")+`}}`))
+			if rapid.IntRange(0, 3).Draw(t, "remove") == 0 {
+				w.remove(rapid.SampledFrom(w.ids()).Draw(t, "id"))
+			}
+		}
+		for n := range 40 {
+			w.check(t, tidemark.Row(`{"`+of+`":`+literal(n)+`}`))
+		}
+	})
+}
+
 func TestAPredicateOfAnotherSchemaSelectsNothing(t *testing.T) {
 	t.Parallel()
 	older, err := tidemark.NewSchema("item", []tidemark.Field{{Name: "a", Kind: tidemark.Text}, {Name: "gone", Kind: tidemark.Text}})
