@@ -1,0 +1,113 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// books are what the world knows better than any of its nodes: every write that a device
+// acknowledged to its user, and every decision that the server's database committed.
+type books struct {
+	mu      sync.Mutex // protects what follows
+	writes  map[string]*written
+	order   []string
+	applied map[string]int // by token, how often it was applied
+	version map[string]int // by token, the how manieth write of its row it was
+	count   map[string]int // by uid, how many writes were applied
+	seen    map[string]int // by token, how often it was decided
+	refused map[string]int // by token, how often its device was told that it was refused
+	broken  error          // the first promise that was seen broken
+
+	// repeats are the devices of which a write may be applied twice: they speak the guide's
+	// protocol, in which a write has no name but its stamp, and had a clock so far ahead that the
+	// server gives it another stamp each time.
+	repeats map[string]bool
+}
+
+// written is a write that a device acknowledged. Its token is a value that no other write has.
+type written struct {
+	token, device, uid string
+	op                 tidemark.Op
+}
+
+func newBooks() *books {
+	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, refused: map[string]int{}, repeats: map[string]bool{}}
+}
+
+// versionOf returns the how manieth applied write of its row the token stands for, 0 for none.
+func (b *books) versionOf(token string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.version[token]
+}
+
+// mayRepeat notes that a device's writes may be applied twice.
+func (b *books) mayRepeat(device string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.repeats[device] = true
+}
+
+// acknowledge notes that a local write has returned.
+func (b *books) acknowledge(w written) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.writes[w.token] = &w
+	b.order = append(b.order, w.token)
+}
+
+// rejected notes that a device was told of a rejection.
+func (b *books) rejected(token string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.refused[token]++
+}
+
+// breach notes that a promise was broken; the first counts.
+func (b *books) breach(promise, format string, args ...any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.broken == nil {
+		b.broken = fmt.Errorf("%s: %s", promise, fmt.Sprintf(format, args...))
+	}
+}
+
+func (b *books) breached() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.broken
+}
+
+// decided notes an outcome that was committed.
+func (b *books) decided(m *tidemark.Mutation, o *tidemark.Outcome) {
+	token := tokenOf(m)
+	if token == "" {
+		return
+	}
+	b.mu.Lock()
+	b.seen[token]++
+	n := 0
+	if o.Applied {
+		b.applied[token]++
+		b.count[m.UID]++
+		b.version[token] = b.count[m.UID]
+		n = b.applied[token]
+	}
+	mayRepeat := b.repeats[strings.Split(token, "-")[0]]
+	b.mu.Unlock()
+	if n > 1 && !mayRepeat {
+		b.breach("exactly once", "%s of %s was applied %d times", token, m.UID, n)
+	}
+}
+
+// tokenOf returns the token of a write, "" for one that has none.
+func tokenOf(m *tidemark.Mutation) string {
+	s, err := tidemark.DecodeString(m.Data.Get("note"))
+	if err != nil {
+		return ""
+	}
+	return s
+}

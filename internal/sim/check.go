@@ -1,0 +1,121 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// check looks at the world when it has come to rest.
+func (w *world) check(ctx context.Context) error {
+	for _, c := range []struct {
+		promise string
+		check   func(*world, context.Context) error
+	}{
+		{"convergence", (*world).converged},
+		{"nothing acknowledged is lost", (*world).nothingLost},
+		{"store integrity", (*world).storesSound},
+	} {
+		if err := c.check(w, ctx); err != nil {
+			return fmt.Errorf("%s: %w", c.promise, err)
+		}
+	}
+	return nil
+}
+
+// converged: what a device shows of its scopes is what the server has of them.
+func (w *world) converged(ctx context.Context) error {
+	for _, d := range w.devices {
+		for _, where := range d.scopes {
+			want, err := w.host.rows(ctx, "item", where)
+			if err != nil {
+				return err
+			}
+			if diff, err := d.differs(ctx, d.items.Schema(), where, want); diff != "" || err != nil {
+				return fmt.Errorf("%v: %s %w", where, diff, orNone(err))
+			}
+			w.note("%s agrees on %d rows of %v", d.name, len(want), where)
+		}
+	}
+	return nil
+}
+
+type none struct{}
+
+func (none) Error() string { return "" }
+
+func orNone(err error) error {
+	if err == nil {
+		return none{}
+	}
+	return err
+}
+
+// nothingLost: each write that a device acknowledged was decided by the server, or is
+// listed as rejected on the device.
+func (w *world) nothingLost(ctx context.Context) error {
+	listed := map[string]bool{}
+	for _, d := range w.devices {
+		list, err := d.client.Rejections(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			listed[tokenOf(&r.Mutation)] = true
+		}
+	}
+	for _, token := range w.books.order {
+		if w.books.seen[token] == 0 && w.books.refused[token] == 0 && !listed[token] {
+			return fmt.Errorf("%s was never decided: %+v", token, *w.books.writes[token])
+		}
+	}
+	return nil
+}
+
+// storesSound: nothing is pending, each visible row is its base, and the file is whole.
+func (w *world) storesSound(ctx context.Context) error {
+	for _, d := range w.devices {
+		if checker, ok := d.store.(interface{ Check(context.Context) error }); ok {
+			if err := checker.Check(ctx); err != nil {
+				return fmt.Errorf("%s: %w", d.name, err)
+			}
+		}
+		err := d.store.View(ctx, func(tx tidemark.StoreTx) error {
+			left, err := tx.Outbox(0, 0)
+			if err == nil && len(left) > 0 {
+				err = fmt.Errorf("%s: %d writes are left in the outbox", d.name, len(left))
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inspect looks at what is about to reach a device: nothing of a list that none of its scopes
+// selects, by a page or a change. Verdicts are about its own writes, wherever they went. Devices
+// of the guide's protocol hear of everything in their channels.
+func (w *world) inspect(s *stream) {
+	for _, d := range w.devices {
+		if d.old || d.allowed == nil || !strings.HasPrefix(s.name, d.name+"#") || !strings.HasSuffix(s.name, "<") {
+			continue
+		}
+		chunk := s.first()
+		if !bytes.Contains(chunk, []byte(tidemark.EventChanges)) && !bytes.Contains(chunk, []byte(`"blocks":`)) {
+			continue
+		}
+		for _, list := range w.lists {
+			if !d.allowed[list] && bytes.Contains(chunk, []byte(canary(list))) {
+				w.books.breach("nothing outside a session's scopes", "%s is sent a row of %s: %q", d.name, list, chunk)
+			}
+		}
+	}
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(keys(m)) }

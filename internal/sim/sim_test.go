@@ -1,0 +1,54 @@
+package sim_test
+
+import (
+	"flag"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-sync/tidemark/internal/sim"
+)
+
+var (
+	seeds = flag.Int("seeds", 20, "how many seeds to run, from -from on")
+	from  = flag.Uint64("from", 1, "the first seed")
+	seed  = flag.Uint64("seed", 0, "run this seed only, and print its last steps")
+	steps = flag.Int("steps", 600, "how many steps the chaos of a run has")
+)
+
+// TestPromisesHold runs the world on many seeds. One seed in twenty is run twice: the runs
+// must be the same.
+func TestPromisesHold(t *testing.T) {
+	first, n := *from, *seeds
+	if *seed != 0 {
+		first, n = *seed, 1
+	}
+	var total sim.Counters
+	for i := range n {
+		s := first + uint64(i)
+		cfg := sim.Config{Devices: 2 + int(s%4), Steps: *steps}
+		r := sim.Run(t, s, cfg)
+		total.Add(r.Counters)
+		if *seed != 0 {
+			t.Log("\n" + strings.Join(r.Trace, "\n"))
+		}
+		if r.Err != nil {
+			t.Errorf("seed %d: %v\n(go test ./internal/sim -seed %d -v shows its last steps)", s, r.Err, s)
+			continue
+		}
+		if s%20 == 0 {
+			if again := sim.Run(t, s, cfg); again.Hash != r.Hash {
+				t.Errorf("seed %d: two runs differ: %s", s, difference(r.Trace, again.Trace))
+			}
+		}
+	}
+	t.Logf("%d seeds: %+v", n, total)
+}
+
+func difference(a, b []string) string {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return a[i] + " | " + b[i]
+		}
+	}
+	return "before the last steps"
+}
