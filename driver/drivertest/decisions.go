@@ -185,7 +185,10 @@ func (c cell) expect(t *testing.T, h Harness, got tidemark.Outcome) {
 	if d := differ(s, got.Row, answer); d != "" {
 		t.Errorf("%s: outcome's row: %s", c.name, d)
 	}
-	if d := differ(s, got.Before, c.row); want.Applied && d != "" {
+	if changed := want.Changes(c.meta, c.present); got.Changed != changed {
+		t.Errorf("%s: outcome says changed %v, want %v", c.name, got.Changed, changed)
+	}
+	if d := differ(s, got.Before, c.row); got.Changed && d != "" {
 		t.Errorf("%s: outcome's row before: %s", c.name, d)
 	}
 	if d := differ(s, stored.Row, after); d != "" {

@@ -70,7 +70,7 @@ type check struct {
 
 // Run runs all checks, each on a harness of its own.
 func Run(t *testing.T, setup func(t *testing.T) Harness) {
-	for _, checks := range [][]check{cellChecks(), decisions, batches, reads, values, races, txs, ends} {
+	for _, checks := range [][]check{cellChecks(), decisions, batches, reads, values, races, txs, pulls, cursors, histories, pushes, units, ends} {
 		for _, c := range checks {
 			t.Run(c.name, func(t *testing.T) {
 				t.Parallel()

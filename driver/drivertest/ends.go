@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -53,5 +54,13 @@ func (h Harness) all(t *testing.T, ctx context.Context) map[string]error {
 	_, find := h.Driver.Find(ctx, p, 0)
 	_, snapshot := h.Driver.Snapshot(ctx, p, []string{"a"})
 	_, write := h.Driver.Write(ctx, []tidemark.Mutation{h.mutation(t, tidemark.Create, "list", "a", `{"title":"x"}`, 10)})
-	return map[string]error{"Find": find, "Snapshot": snapshot, "Write": write, "Migrate": h.Driver.Migrate(ctx)}
+	errs := map[string]error{"Find": find, "Snapshot": snapshot, "Write": write, "Migrate": h.Driver.Migrate(ctx)}
+	if d, ok := h.Driver.(tidemark.LogDriver); ok {
+		_, errs["Horizon"] = d.Horizon(ctx)
+		_, errs["Pull"] = d.Pull(ctx, tidemark.Pull{Scope: p, Limit: 1, Bytes: 1})
+		_, errs["Push"] = d.Push(ctx, batch("c", 1, h.mutation(t, tidemark.Create, "list", "a", `{"title":"x"}`, 10)), nil)
+		_, errs["Known"] = d.Known(ctx, "c")
+		_, errs["Purge"] = d.Purge(ctx, time.Now())
+	}
+	return errs
 }
