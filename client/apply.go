@@ -38,10 +38,15 @@ func take(r *tidemark.Record, t tidemark.RowMeta, wanted bool) bool {
 // pass it was told of, so that the end of the pass does not drop it.
 func (w *work) told(r *tidemark.Record, t tidemark.RowMeta, wanted bool) bool {
 	changed := take(r, t, wanted)
-	if pass := w.c.pass.Load(); r.Seen < pass && (changed || r.Base != nil) {
-		r.Seen, changed = pass, true
-	}
-	return changed
+	return (changed || r.Base != nil) && w.seen(r) || changed
+}
+
+// seen notes that the server has told of the row, and reports whether that is news.
+func (w *work) seen(r *tidemark.Record) bool {
+	pass := w.c.pass.Load()
+	news := r.Seen < pass
+	r.Seen = max(r.Seen, pass)
+	return news
 }
 
 // clean makes what the server sent as a row the way it is kept: fields of the

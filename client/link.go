@@ -175,7 +175,7 @@ func (c *Client) attempt(online context.Context) (steady bool, err error) {
 		return false, err
 	}
 	c.begun(l)
-	s := &session{c: c, link: l, syncs: map[*scope]*flight{}}
+	s := newSession(c, l)
 	err = s.run(online)
 	if online.Err() != nil {
 		err = nil

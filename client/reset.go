@@ -39,6 +39,9 @@ func (c *Client) reset(ctx context.Context, s *tidemark.Schema, discard bool) er
 		if err := w.drop(model, uids); err != nil {
 			return err
 		}
+		if err := w.forget(s, func(scopeID, *tidemark.Predicate) bool { return true }); err != nil {
+			return err
+		}
 		return w.tx.Prune(model, 1<<62)
 	})
 	if err != nil {
@@ -112,6 +115,7 @@ func (c *Client) evict(ctx context.Context, p *tidemark.Predicate) (int, error) 
 		if err != nil {
 			return err
 		}
+		kept := c.registered(model) // before wanted: a scope between the two is told from the beginning, in vain
 		wanted := c.wanted(model)
 		drop := map[string]bool{}
 		for _, r := range recs {
@@ -120,7 +124,12 @@ func (c *Client) evict(ctx context.Context, p *tidemark.Predicate) (int, error) 
 			}
 		}
 		evicted = len(drop)
-		return w.drop(model, drop)
+		if err := w.drop(model, drop); err != nil {
+			return err
+		}
+		return w.forget(p.Schema(), func(id scopeID, q *tidemark.Predicate) bool {
+			return !kept[id] && q.Overlaps(p)
+		})
 	})
 	if err != nil {
 		return 0, err

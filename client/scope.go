@@ -47,6 +47,8 @@ type scope struct {
 	failed     int64 // the round of the sync that failed
 	retryAt    time.Time
 	backoff    backoff
+
+	told, total int // rows of the pass under way; total is 0 when that is not known
 }
 
 // synced reports whether the scope's rows are the server's.
@@ -54,14 +56,8 @@ func (s *scope) synced() bool { return s.have >= s.want && s.have > 0 }
 
 func (s *scope) disconnect() {
 	s.have, s.err, s.failed, s.retryAt = 0, nil, 0, time.Time{}
+	s.told, s.total = 0, 0
 	s.backoff.reset()
-}
-
-// savedScope is what the store remembers of a scope.
-type savedScope struct {
-	Model string          `json:"model"`
-	Where json.RawMessage `json:"where"`
-	At    tidemark.Stamp  `json:"at"` // when it was last asked for
 }
 
 // Scope is a clause that the client keeps synchronised, held by [Model.Register].
@@ -80,8 +76,9 @@ func (s *Scope) Where() json.RawMessage { return json.RawMessage(s.s.id.key) }
 func (s *Scope) Synced(ctx context.Context) error { return s.c.awaitScope(ctx, s.s, false) }
 
 // Release ends the scope, unless others hold the same one: it is no longer kept
-// in step, nor remembered. Its rows stay readable on the device. Release is
-// idempotent, and does nothing after Close: then the scope stays remembered.
+// in step. Its rows stay readable on the device, and a later Register or Watch of the
+// clause goes on where it was, until Options.ScopeAge or [Model.Evict]. Release is
+// idempotent, and does nothing after Close: then the scope stays in step with the next run.
 func (s *Scope) Release() { s.once.Do(func() { s.c.release(s.s) }) }
 
 // register makes p a scope of the client, or takes hold of the one that it is.
@@ -140,21 +137,22 @@ func (c *Client) release(s *scope) {
 	c.poke()
 }
 
-// saveScope makes the store remember the scope if and only if it is registered
+// saveScope makes the store remember the scope as registered, or as released, as it is
 // at the moment of the transaction, so that the order of calls does not matter.
 func (c *Client) saveScope(ctx context.Context, id scopeID) error {
 	return c.store.Update(ctx, func(tx tidemark.StoreTx) error {
 		c.mu.Lock()
 		_, registered := c.scopes[id]
 		c.mu.Unlock()
-		if !registered {
-			return tx.Save(id.entry(), nil)
-		}
-		raw, err := encodePlain(savedScope{id.model, json.RawMessage(id.key), tidemark.StampOf(c.opts.Now())})
+		saved, err := loadScope(tx, id)
 		if err != nil {
 			return err
 		}
-		return tx.Save(id.entry(), raw)
+		if !registered && saved.progress == (progress{}) {
+			return tx.Save(id.entry(), nil)
+		}
+		saved.At, saved.Released = tidemark.StampOf(c.opts.Now()), !registered
+		return saved.save(tx, id.entry())
 	})
 }
 
@@ -183,6 +181,7 @@ func (c *Client) recallScopes(ctx context.Context, schema *tidemark.Schema) erro
 			c.log.Warn("remembered scope does not fit the model", "model", schema.Name(), "error", err)
 		case saved.At < oldest:
 			old = append(old, e.Key)
+		case saved.Released: // remembered for its progress
 		default:
 			c.mu.Lock()
 			c.addScope(p)
@@ -234,6 +233,19 @@ func (c *Client) recover(model string) {
 			s.cover = s.cover.cover
 		}
 	}
+}
+
+// registered returns the scopes of a model that are kept in step.
+func (c *Client) registered(model string) map[scopeID]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ids := map[scopeID]bool{}
+	for id := range c.scopes {
+		if id.model == model {
+			ids[id] = true
+		}
+	}
+	return ids
 }
 
 // wanted returns a function that says whether some scope of the model selects a row.

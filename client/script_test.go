@@ -103,7 +103,9 @@ func (sd *side) Receive(m *tidemark.Message) {
 	c := &call{Request: req, msg: m, conn: sd.c}
 	s := sd.s
 	s.mu.Lock()
-	s.log = append(s.log, c.String())
+	if c.Action != tidemark.MethodOpen {
+		s.log = append(s.log, c.String())
+	}
 	rule := s.rules[req.Name+"."+req.Action]
 	if rule == nil {
 		rule = s.rules[req.Action]
@@ -267,7 +269,7 @@ func (l *logged) has(s string) bool {
 }
 
 // run runs fn in a bubble, with a client that is not opened yet, and a script
-// that answers each sync with nothing to do and accepts each write.
+// that answers each sync of the guide's protocol with nothing to do and accepts each write.
 func run(t *testing.T, fn func(t *testing.T, b *bench)) {
 	t.Helper()
 	t.Parallel()
@@ -276,6 +278,7 @@ func run(t *testing.T, fn func(t *testing.T, b *bench)) {
 
 func newBench(t *testing.T) *bench {
 	s := &script{t: t, calls: make(chan *call, 1000), rules: map[string]func(*call){}}
+	s.on(tidemark.MethodOpen, func(c *call) { c.fail(tidemark.CodeMissingMethod) }) // it speaks the guide's protocol
 	s.on(tidemark.MethodSyncGo, func(c *call) { c.synced(tidemark.SyncResult{}) })
 	for _, m := range []string{tidemark.MethodCreate, tidemark.MethodUpdate, tidemark.MethodDelete} {
 		s.on(m, (*call).accept)

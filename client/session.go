@@ -13,14 +13,29 @@ import (
 type session struct {
 	c       *Client
 	link    *link
-	opened  *tidemark.OpenAnswer // what the server offers; nil while unknown, and where it speaks the guide's protocol only
+	asked   bool                 // the server was asked for the second protocol
+	ready   bool                 // it has answered
+	opened  *tidemark.OpenAnswer // what it offers; nil while unknown, and where it speaks the guide's protocol only
 	pushing pushing
-	syncs   map[*scope]*flight // the scopes being synchronised
 	flights []*flight
-	steady  bool // was synchronised at least once
+	took    time.Duration // how long the answer that is dealt with was on its way
+	steady  bool          // was synchronised at least once
 	pruned  map[string]bool
 
-	events []incoming // service events of models, not yet applied
+	// In the guide's protocol.
+	syncs  map[*scope]*flight // the scopes being synchronised
+	events []incoming         // service events of models, not yet applied
+
+	// In the second.
+	subs    map[scopeID]*subscription
+	joining *flight // a subscribe or unsubscribe whose answer is awaited, nil for none
+	heard   []heard // changes that are not yet stored,
+	weight  int     // about how many bytes they have,
+	cursor  string  // and the cursor to store with them, "" for none
+}
+
+func newSession(c *Client, l *link) *session {
+	return &session{c: c, link: l, syncs: map[*scope]*flight{}, subs: map[scopeID]*subscription{}, pruned: map[string]bool{}}
 }
 
 // flight is a request of the session's whose answer is awaited.
@@ -73,13 +88,21 @@ func (s *session) step(ctx context.Context) error {
 	if err := s.expire(ctx); err != nil {
 		return err
 	}
+	if !s.ready {
+		return s.open(ctx)
+	}
 	if err := s.pushNext(ctx); err != nil {
 		return err
 	}
-	if s.pushing.paused {
-		if err := s.syncNext(ctx); err != nil {
-			return err
-		}
+	var err error
+	switch {
+	case s.opened != nil:
+		err = s.follow(ctx)
+	case s.pushing.paused:
+		err = s.syncNext(ctx)
+	}
+	if err != nil {
+		return err
 	}
 	s.c.settleSyncs()
 	s.steady = s.c.wellNow() || s.steady
@@ -200,6 +223,10 @@ func (s *session) message(ctx context.Context, m *tidemark.Message) error {
 		return s.serviceEvent(m.Args[0])
 	case m.Event == tidemark.EventApplication:
 		return s.applicationEvent(m.Args[0])
+	case m.Event == tidemark.EventChanges:
+		return s.changesEvent(ctx, m.Args[0])
+	case m.Event == tidemark.EventCursor:
+		return s.cursorEvent(m.Args[0])
 	}
 	return nil
 }
@@ -218,6 +245,7 @@ func (s *session) answered(ctx context.Context, m *tidemark.Message) error {
 	}
 	done(a, err)
 	if f := s.land(m.ID); f != nil {
+		s.took = s.c.opts.CallTimeout - f.deadline.Sub(s.now())
 		return f.done(ctx, f.answer, f.err)
 	}
 	return nil
@@ -243,7 +271,7 @@ func (s *session) serviceEvent(raw []byte) error {
 		return errBehind
 	}
 	schema := s.c.schema(e.Name)
-	if schema == nil {
+	if schema == nil || s.opened != nil { // live scopes tell of models
 		return nil
 	}
 	t, ok, err := s.c.speak.event(schema, e.Action, e.Result)
@@ -269,8 +297,15 @@ func (s *session) applicationEvent(raw []byte) error {
 	return nil
 }
 
-// applyEvents stores the collected events, in their order.
+// applyEvents stores the collected events, in their order, once it is known what to
+// make of them.
 func (s *session) applyEvents(ctx context.Context) error {
+	if !s.ready {
+		return nil
+	}
+	if s.opened != nil {
+		return s.applyHeard(ctx)
+	}
 	if len(s.events) == 0 {
 		return nil
 	}

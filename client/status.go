@@ -32,10 +32,17 @@ type Status struct {
 	// Synced of Scopes scopes are synchronised since the connection was made.
 	// Scopes of models that are not declared are not counted.
 	Synced, Scopes int
+	// SyncedRows of TotalRows rows have come of the scopes that are told from the beginning;
+	// 0 of 0 when none is, and where the server does not say how many there are.
+	SyncedRows, TotalRows int
 	// Pending is how many writes the server has not confirmed.
 	Pending int
 	// Rejected is how many rejections are stored, see Client.Rejections.
 	Rejected int
+	// Skew is how far the server's clock is ahead of this device's, negative when it is
+	// behind; 0 when they agree within a second, and while it is unknown. Writes are stamped with
+	// corrected time: a program may show it, since dates that it takes of the device are not.
+	Skew time.Duration
 	// LastError is why the last attempt to connect, push or synchronise failed,
 	// or why the connection ended; nil once the state is Synced again, and after GoOffline.
 	LastError error
@@ -89,6 +96,7 @@ func (c *Client) currentStatus() Status {
 		Scopes:         len(c.scopes),
 		Pending:        int(max(c.pending.Load(), 0)),
 		Rejected:       int(max(c.rejected.Load(), 0)),
+		Skew:           time.Duration(c.skew.Load()),
 		LastError:      c.line.err,
 		Since:          c.line.since,
 		DisconnectedAt: c.line.disconnected,
@@ -97,6 +105,8 @@ func (c *Client) currentStatus() Status {
 		if sc.synced() {
 			s.Synced++
 		}
+		s.SyncedRows += sc.told
+		s.TotalRows += sc.total
 	}
 	switch {
 	case c.online == nil || c.ctx.Err() != nil:

@@ -169,14 +169,21 @@ func (s *session) prune(ctx context.Context, model string) error {
 	if s.pruned[model] {
 		return nil
 	}
-	if s.pruned == nil {
-		s.pruned = map[string]bool{}
-	}
-	s.pruned[model] = true
+	s.notePruned(model)
 	return s.c.store.Update(ctx, func(tx tidemark.StoreTx) error {
 		return tx.Prune(model, 1<<62)
 	})
 }
+
+// pruneIn is prune in a transaction, to be followed by notePruned.
+func (s *session) pruneIn(w *work, model string) error {
+	if s.pruned[model] {
+		return nil
+	}
+	return w.tx.Prune(model, 1<<62)
+}
+
+func (s *session) notePruned(model string) { s.pruned[model] = true }
 
 // syncPiece sends the first of reqs, and the others after its answer.
 func (s *session) syncPiece(ctx context.Context, sc *scope, round int64, reqs []request) error {
@@ -215,13 +222,9 @@ func (s *session) syncPiece(ctx context.Context, sc *scope, round int64, reqs []
 func (c *Client) syncDone(sc *scope, round int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sc.have, sc.err = round, nil
+	sc.err = nil
 	sc.backoff.reset()
-	for _, s := range c.scopes {
-		if s.cover == sc {
-			s.have = round
-		}
-	}
+	c.synced(sc, round)
 	c.changed()
 }
 

@@ -1,0 +1,472 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// positioned says that the server was told a position, which it may refuse.
+func (p *pass) positioned() bool { return p.From != "" || p.After != "" }
+
+// follow keeps the scopes in step: it subscribes to new ones, leaves others, and pulls.
+func (s *session) follow(ctx context.Context) error {
+	if err := s.leave(ctx); err != nil {
+		return err
+	}
+	joining, pulling := s.due()
+	if len(joining) > 0 && s.joining == nil {
+		if err := s.subscribe(ctx, joining); err != nil {
+			return err
+		}
+	}
+	var unread []*subscription
+	for _, sub := range pulling {
+		if sub.pass == nil {
+			unread = append(unread, sub)
+		}
+	}
+	if err := s.prepare(ctx, unread); err != nil {
+		return err
+	}
+	for _, sub := range pulling {
+		if err := s.pull(ctx, sub); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// due returns the scopes that have no subscription, and the subscriptions that have a page
+// to ask for, as many as the window leaves room for; both in the order of their names. Scopes that another
+// one covers need none.
+func (s *session) due() (joining, pulling []*subscription) {
+	now := s.now()
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	window := syncWindow
+	for _, sc := range s.c.scopes {
+		if sc.cover != nil {
+			continue
+		}
+		sub := s.subs[sc.id]
+		if sub == nil || !sub.complete {
+			s.c.synced(sc, 0)
+		}
+		switch {
+		case sub == nil:
+			if !now.Before(sc.retryAt) {
+				sub = newSubscription(sc)
+				sub.round = s.c.round
+				joining = append(joining, sub)
+			}
+			continue
+		case sub.flight != nil:
+			window--
+		case sub.complete && sub.have >= sc.want && sub.pass == nil:
+			s.c.synced(sc, sub.have)
+		case !now.Before(sc.retryAt):
+			if sub.pass == nil || !sub.pass.begun() {
+				sub.round = s.c.round
+			}
+			pulling = append(pulling, sub)
+		}
+		sub.scope = sc
+	}
+	byName := func(a, b *subscription) int { return a.id.compare(b.id) }
+	slices.SortFunc(joining, byName)
+	slices.SortFunc(pulling, byName)
+	return joining, pulling[:min(len(pulling), max(window, 0))]
+}
+
+// synced notes, with mu held, the round in which a scope, and with it what it covers,
+// was last found to be the server's; 0 for not at all.
+func (c *Client) synced(sc *scope, round int64) {
+	if sc.have == round {
+		return
+	}
+	sc.have = round
+	for _, s := range c.scopes {
+		if s.cover == sc {
+			s.have = round
+		}
+	}
+	c.changed()
+}
+
+// pull asks for the next page of a pass.
+func (s *session) pull(ctx context.Context, sub *subscription) error {
+	raw, err := encodePlain(tidemark.PullRequest{Scope: sub.number, Cursor: sub.pass.From, After: sub.pass.After})
+	if err != nil {
+		return err
+	}
+	var f *flight
+	f, err = s.send(ctx, syncCall(tidemark.MethodPull, raw), func(ctx context.Context, a tidemark.Answer, err error) error {
+		if sub.flight != f {
+			return nil
+		}
+		sub.flight = nil
+		if err == nil && a.Err != nil {
+			err = a.Err
+		}
+		if err != nil {
+			return s.pullFailed(sub, err)
+		}
+		page := &tidemark.ScopePage{}
+		if err := page.UnmarshalJSON(a.Result); err != nil {
+			return s.pullFailed(sub, malformed(err))
+		}
+		return s.arrive(ctx, []arrival{{sub: sub, page: page}})
+	})
+	sub.flight = f
+	return err
+}
+
+// cancel gives up the page that was asked for ahead.
+func (s *session) cancel(sub *subscription) {
+	if f := sub.flight; f != nil {
+		s.link.forget(f.id)
+		s.land(f.id)
+		sub.flight = nil
+	}
+}
+
+// pullFailed deals with the server's refusal of a page, or with a page that is none. A
+// position that the server does not know costs a pass from the beginning; nothing that is pending.
+func (s *session) pullFailed(sub *subscription, err error) error {
+	if stranger(err) {
+		return err
+	}
+	p := sub.pass
+	sub.pass = nil
+	s.cancel(sub)
+	switch tidemark.CodeOf(err) {
+	case tidemark.CodeUnknownScope:
+		delete(s.subs, sub.id)
+		err = tidemark.Wrap(err, tidemark.CodeUnavailable, "the server no longer knows the scope")
+	case tidemark.CodeInvalidRequest, tidemark.CodeCursorTooOld, tidemark.CodeScopeChanged:
+		if !p.positioned() {
+			break
+		}
+		s.c.log.Info("scope is told from the beginning", "model", sub.id.model, "code", tidemark.CodeOf(err))
+		sub.restart, sub.complete = true, false
+		if !p.fresh() {
+			return nil
+		}
+		err = tidemark.Wrap(err, tidemark.CodeUnavailable, "the server does not go on with what it began")
+	}
+	s.c.syncFailed(sub.scope, sub.round, err, s.now())
+	return nil
+}
+
+// arrival is a page of a subscription, the pass before it, and after it.
+type arrival struct {
+	sub   *subscription
+	page  *tidemark.ScopePage
+	asked *pass
+	next  *pass
+	last  bool
+	stale bool // the copy was forgotten meanwhile: nothing of the page is stored
+}
+
+// arrive stores pages, each with the progress that it makes, in one transaction. What
+// follows them is asked for before that, so that the server reads while the client writes.
+func (s *session) arrive(ctx context.Context, pages []arrival) error {
+	kept := pages[:0]
+	for _, a := range pages {
+		if err := cleanPage(a.sub.scope.pred.Schema(), a.page); err != nil {
+			if err := s.pullFailed(a.sub, malformed(err)); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := a.advance(); err != nil {
+			return err
+		}
+		kept = append(kept, a)
+	}
+	if len(kept) == 0 {
+		return nil
+	}
+	var ahead error
+	for i := range kept {
+		if a := &kept[i]; !a.last && ahead == nil && s.pulling() < syncWindow {
+			a.sub.pass = a.next
+			ahead = s.pull(ctx, a.sub)
+		}
+	}
+	if err := s.storePages(ctx, kept); err != nil {
+		return err
+	}
+	for i := range kept {
+		if err := s.stored(ctx, &kept[i]); err != nil {
+			return err
+		}
+	}
+	return ahead
+}
+
+// pulling counts the pages that are asked for.
+func (s *session) pulling() int {
+	n := 0
+	for _, sub := range s.subs {
+		if sub.flight != nil {
+			n++
+		}
+	}
+	return n
+}
+
+func cleanPage(schema *tidemark.Schema, page *tidemark.ScopePage) error {
+	var c cleaner
+	for i := range page.Rows {
+		if err := c.clean(schema, &page.Rows[i]); err != nil {
+			return err
+		}
+	}
+	for i := range page.Gone {
+		if err := tidemark.CheckUID(page.Gone[i].UID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errEndless ends a connection whose server goes in circles.
+var errEndless = tidemark.NewError(tidemark.CodeUnavailable, "the server's pages do not end")
+
+// advance finds out where the pass stands after the page.
+func (a *arrival) advance() error {
+	sub, page := a.sub, a.page
+	if page.Cursor == "" {
+		return malformed(nil)
+	}
+	next := *sub.pass
+	if !next.begun() {
+		next.Upto, next.Total, sub.visited, sub.whole = page.Cursor, page.Total, nil, true
+	}
+	if page.After != "" {
+		if sub.visited == nil {
+			sub.visited = map[string]bool{next.After: true}
+		}
+		if sub.visited[page.After] {
+			return errEndless
+		}
+		sub.visited[page.After] = true
+	}
+	next.After, next.Told = page.After, next.Told+len(page.Rows)
+	a.asked, a.next, a.last = sub.pass, &next, page.After == ""
+	return nil
+}
+
+func (s *session) storePages(ctx context.Context, pages []arrival) error {
+	return s.c.commit(ctx, func(w *work) error {
+		for i := range pages {
+			if err := w.storePage(&pages[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (w *work) storePage(a *arrival) error {
+	saved, err := loadScope(w.tx, a.sub.id)
+	if err != nil {
+		return err
+	}
+	if a.stale = !saved.continues(a.asked); a.stale {
+		return nil
+	}
+	if err := w.hearPage(a); err != nil {
+		return err
+	}
+	before := saved.progress
+	saved.Tag, saved.Pass = a.sub.tag, a.next
+	if a.last {
+		if a.asked.fresh() {
+			if err := w.dropUnseen(a.sub.scope.pred, a.asked.Number); err != nil {
+				return err
+			}
+		}
+		saved.Cursor, saved.Pass = a.next.Upto, nil
+	}
+	if saved.progress == before {
+		return nil
+	}
+	return saved.save(w.tx, a.sub.id.entry())
+}
+
+// hearPage stores the rows of a page, and drops those that left.
+func (w *work) hearPage(a *arrival) error {
+	model := a.sub.id.model
+	still, err := a.sub.blank.still(w, model)
+	if err != nil {
+		return err
+	}
+	if still && a.asked.fresh() && len(a.page.Gone) == 0 {
+		return w.fill(model, a.page.Rows, a.asked.Number)
+	}
+	words := make([]word, 0, len(a.page.Rows)+len(a.page.Gone))
+	for _, t := range a.page.Rows {
+		words = append(words, word{uid: t.Meta.UID, state: t, wanted: true})
+	}
+	for _, d := range a.page.Gone {
+		words = append(words, word{uid: d.UID, gone: d})
+	}
+	return w.hear(model, words, true)
+}
+
+// fill stores rows of which no record can exist.
+func (w *work) fill(model string, rows []tidemark.RowMeta, number int64) error {
+	recs := make([]tidemark.Record, len(rows))
+	for i, t := range rows {
+		w.c.now().Observe(t.Meta.T(), tidemark.DefaultMaxDrift)
+		recs[i] = tidemark.Record{UID: t.Meta.UID, Row: t.Row, Base: t.Row, Meta: t.Meta, Seen: number}
+		w.changes = append(w.changes, change{model, nil, t.Row})
+	}
+	return w.tx.Put(model, recs)
+}
+
+// dropUnseen drops the rows that p selects and that the server did not tell of in the pass
+// of that number: it no longer has them. What is pending of them stays.
+func (w *work) dropUnseen(p *tidemark.Predicate, number int64) error {
+	uids, err := w.tx.Unseen(p, number)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(uids, 1000) {
+		recs, err := w.tx.Records(p.Schema().Name(), part)
+		if err != nil {
+			return err
+		}
+		for i := range recs {
+			recs[i].Base, recs[i].Meta = nil, tidemark.Meta{}
+		}
+		if err := w.resettle(p.Schema().Name(), recs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stored goes on after a page is durable.
+func (s *session) stored(ctx context.Context, a *arrival) error {
+	sub := a.sub
+	switch {
+	case a.stale:
+		s.cancel(sub)
+		sub.pass, sub.complete, sub.blank = nil, false, nil
+		return nil
+	case !a.last:
+		sub.pass = a.next
+		s.c.progressed(sub.scope, sub.pass)
+		return nil
+	}
+	sub.pass, sub.blank = nil, nil
+	s.c.progressed(sub.scope, nil)
+	if !sub.whole { // what changed between the connections
+		sub.pass, sub.round = &pass{From: a.next.Upto}, s.c.currentRound()
+		return nil
+	}
+	sub.complete, sub.have = true, sub.round
+	s.c.syncDone(sub.scope, sub.round)
+	return nil
+}
+
+func (c *Client) currentRound() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.round
+}
+
+// progressed shows how far the pass of a scope has come; nil for none.
+func (c *Client) progressed(sc *scope, p *pass) {
+	told, total := 0, 0
+	if p != nil && p.Total > 0 {
+		told, total = min(p.Told, p.Total), p.Total
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if sc.told == told && sc.total == total {
+		return
+	}
+	sc.told, sc.total = told, total
+	c.changed()
+}
+
+// word is what the server says of one row: its state, or that it left.
+type word struct {
+	uid    string
+	state  tidemark.RowMeta
+	gone   tidemark.Departure // where state has no row
+	wanted bool               // a scope of this connection selects it
+}
+
+// hear applies words about rows of a model, in their order. passing says that a page may be
+// on its way that is older than they are.
+func (w *work) hear(model string, words []word, passing bool) error {
+	at := make(map[string]int, len(words))
+	uids := make([]string, 0, len(words))
+	for i := range words {
+		uid := words[i].uid
+		if _, twice := at[uid]; !twice {
+			at[uid] = len(uids)
+			uids = append(uids, uid)
+		}
+	}
+	recs, err := w.tx.Records(model, uids)
+	if err != nil {
+		return err
+	}
+	touched := make([]bool, len(recs))
+	for i := range words {
+		x := &words[i]
+		k := at[x.uid]
+		if w.word(&recs[k], x, passing) {
+			touched[k] = true
+		}
+	}
+	kept := recs[:0]
+	for i := range recs {
+		if touched[i] {
+			kept = append(kept, recs[i])
+		}
+	}
+	return w.resettle(model, kept)
+}
+
+// word applies x to the row's record, and reports whether that has changed.
+func (w *work) word(r *tidemark.Record, x *word, passing bool) bool {
+	if len(x.state.Row) == 0 {
+		w.c.now().Observe(x.gone.At, tidemark.DefaultMaxDrift)
+		return left(r, x.gone, passing)
+	}
+	w.c.now().Observe(x.state.Meta.T(), tidemark.DefaultMaxDrift)
+	if r.Base != nil && r.Meta == x.state.Meta && bytes.Equal(r.Base, x.state.Row) {
+		return w.seen(r)
+	}
+	return w.told(r, x.state, x.wanted)
+}
+
+// left applies a departure: the base goes, unless the record knows a newer version, or
+// has the very version that left: then it was this client's own write that moved the row
+// out of reach. While an older page may be on its way, or a verdict, a tombstone keeps it from bringing the row back.
+func left(r *tidemark.Record, d tidemark.Departure, passing bool) bool {
+	guard := passing || r.Pending > 0
+	switch {
+	case r.Base == nil && r.Meta.UID == "" && !guard:
+		return false
+	case r.Meta.UID != "" && r.Meta.T() > d.At:
+		return false
+	case r.Base != nil && r.Meta.T() == d.At && !d.Deleted:
+		return false
+	}
+	r.Base, r.Meta = nil, tidemark.Meta{}
+	if guard {
+		r.Meta = d.Meta()
+	}
+	return true
+}
