@@ -63,28 +63,7 @@ func (m *Model[T]) Schema() *tidemark.Schema { return m.schema }
 //
 // Errors: CodeInvalidData; CodeUIDTaken when there is a row of that uid.
 func (m *Model[T]) Create(ctx context.Context, row T) (T, error) {
-	var zero T
-	uid := m.codec.uidOf(&row)
-	if uid == "" {
-		id, err := uuid.NewV7()
-		if err != nil {
-			return zero, err
-		}
-		uid = id.String()
-	}
-	if err := tidemark.CheckUID(uid); err != nil {
-		return zero, err
-	}
-	data, err := m.codec.encode(uid, &row)
-	if err != nil {
-		return zero, err
-	}
-	return m.write(ctx, uid, func(visible tidemark.Row, now tidemark.Stamp) (tidemark.Mutation, error) {
-		if visible != nil {
-			return tidemark.Mutation{}, tidemark.NewError(tidemark.CodeUIDTaken, "there is a row of that uid").OnField("uid")
-		}
-		return tidemark.Mutation{Model: m.schema.Name(), UID: uid, Op: tidemark.Create, Data: data, Stamp: now}, nil
-	})
+	return m.write(ctx, func() (local, error) { return m.creation(&row) })
 }
 
 // Update changes columns of a row and returns the row as it then is.
@@ -92,37 +71,67 @@ func (m *Model[T]) Create(ctx context.Context, row T) (T, error) {
 // Errors: [tidemark.ErrNotFound] when there is no such row on the device;
 // CodeUnknownField; CodeInvalidData.
 func (m *Model[T]) Update(ctx context.Context, uid string, patch Patch) (T, error) {
-	data, err := m.codec.patch(uid, patch)
-	if err != nil {
-		var zero T
-		return zero, err
-	}
-	return m.write(ctx, uid, func(visible tidemark.Row, now tidemark.Stamp) (tidemark.Mutation, error) {
-		if visible == nil {
-			return tidemark.Mutation{}, tidemark.ErrNotFound
-		}
-		return tidemark.Mutation{Model: m.schema.Name(), UID: uid, Op: tidemark.Update, Data: data, Stamp: now}, nil
-	})
+	return m.write(ctx, func() (local, error) { return m.change(uid, patch) })
 }
 
 // Remove deletes a row. [tidemark.ErrNotFound] when there is none on the device.
 func (m *Model[T]) Remove(ctx context.Context, uid string) error {
 	return m.c.commit(ctx, func(w *work) error {
-		return w.write(m.schema.Name(), uid, func(visible tidemark.Row, now tidemark.Stamp) (tidemark.Mutation, error) {
-			if visible == nil {
-				return tidemark.Mutation{}, tidemark.ErrNotFound
-			}
-			return tidemark.Mutation{Model: m.schema.Name(), UID: uid, Op: tidemark.Delete, Stamp: now}, nil
-		})
+		_, err := w.write(m.removal(uid))
+		return err
 	})
 }
 
-// write commits one local write and returns the row that is then visible.
-func (m *Model[T]) write(ctx context.Context, uid string, fn func(tidemark.Row, tidemark.Stamp) (tidemark.Mutation, error)) (T, error) {
+func (m *Model[T]) creation(row *T) (local, error) {
+	l := local{model: m.schema.Name(), uid: m.codec.uidOf(row), op: tidemark.Create, may: free}
+	if l.uid == "" {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return l, err
+		}
+		l.uid = id.String()
+	}
+	err := tidemark.CheckUID(l.uid)
+	if err == nil {
+		l.data, err = m.codec.encode(l.uid, row)
+	}
+	return l, err
+}
+
+func (m *Model[T]) change(uid string, patch Patch) (local, error) {
+	data, err := m.codec.patch(uid, patch)
+	return local{model: m.schema.Name(), uid: uid, op: tidemark.Update, data: data, may: there}, err
+}
+
+func (m *Model[T]) removal(uid string) local {
+	return local{model: m.schema.Name(), uid: uid, op: tidemark.Delete, may: there}
+}
+
+func free(visible tidemark.Row) error {
+	if visible != nil {
+		return tidemark.NewError(tidemark.CodeUIDTaken, "there is a row of that uid").OnField("uid")
+	}
+	return nil
+}
+
+func there(visible tidemark.Row) error {
+	if visible == nil {
+		return tidemark.ErrNotFound
+	}
+	return nil
+}
+
+// write commits the local write that prepare returns, and returns the row that is
+// then visible.
+func (m *Model[T]) write(ctx context.Context, prepare func() (local, error)) (T, error) {
 	var out T
+	l, err := prepare()
+	if err != nil {
+		return out, err
+	}
 	var after tidemark.Row
-	err := m.c.commit(ctx, func(w *work) (err error) {
-		after, err = w.writeRow(m.schema.Name(), uid, fn)
+	err = m.c.commit(ctx, func(w *work) (err error) {
+		after, err = w.write(l)
 		return err
 	})
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,9 +36,10 @@ type Rejection struct {
 	// ID names the rejection. IDs sort as text in the order of the writes.
 	ID   string
 	Kind RejectionKind
-	// Mutation is the write as it was attempted.
+	// Mutation is the write as it was attempted. Those of a unit have the same Unit.
 	Mutation tidemark.Mutation
-	// Code, Message and Field are the server's reason; empty for Superseded.
+	// Code, Message and Field are the server's reason; empty for Superseded. CodeUnit says
+	// that the reason is another write of the unit.
 	Code    tidemark.Code
 	Message string
 	Field   string
@@ -82,61 +84,97 @@ func (c *Client) Rejections(ctx context.Context) ([]Rejection, error) {
 		return nil, err
 	}
 	var out []Rejection
-	err := c.store.View(ctx, func(tx tidemark.StoreTx) error {
-		entries, err := tx.Entries(keyRejections)
-		if err != nil {
-			return err
-		}
-		out = make([]Rejection, len(entries))
-		for i, e := range entries {
-			if err := json.Unmarshal(e.Value, &out[i]); err != nil {
-				return fmt.Errorf("%w: rejection %s: %w", tidemark.ErrDamaged, strings.TrimPrefix(e.Key, keyRejections), err)
-			}
-		}
-		return nil
+	err := c.store.View(ctx, func(tx tidemark.StoreTx) (err error) {
+		out, err = rejections(tx)
+		return err
 	})
 	return out, err
 }
 
+func rejections(tx tidemark.StoreTx) ([]Rejection, error) {
+	entries, err := tx.Entries(keyRejections)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Rejection, len(entries))
+	for i, e := range entries {
+		if out[i], err = rejectionOf(e); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func rejectionOf(e tidemark.Entry) (r Rejection, err error) {
+	if err := json.Unmarshal(e.Value, &r); err != nil {
+		return r, fmt.Errorf("%w: rejection %s: %w", tidemark.ErrDamaged, strings.TrimPrefix(e.Key, keyRejections), err)
+	}
+	return r, nil
+}
+
 // Retry makes the write of a rejection again, with a new stamp, behind what is
-// already pending, and removes the rejection. [tidemark.ErrNotFound] when there
-// is none of that id.
+// already pending, and removes the rejection. Of a unit (see [Client.Tx]) that was
+// rejected it makes all writes again, in their order and as one unit: they belonged together. Those
+// that were superseded did not reject their unit, and are retried one by one.
+// [tidemark.ErrNotFound] when there is none of that id.
 func (c *Client) Retry(ctx context.Context, id string) error {
 	return c.commit(ctx, func(w *work) error {
-		r, err := w.takeRejection(id)
+		rs, err := w.takeRejections(id)
 		if err != nil {
 			return err
 		}
-		m := r.Mutation
-		return w.write(m.Model, m.UID, func(_ tidemark.Row, now tidemark.Stamp) (tidemark.Mutation, error) {
-			return tidemark.Mutation{Model: m.Model, UID: m.UID, Op: m.Op, Data: m.Data, Stamp: now}, nil
-		})
+		for _, r := range rs {
+			m := r.Mutation
+			if _, err := w.write(local{model: m.Model, uid: m.UID, op: m.Op, data: m.Data}); err != nil {
+				return err
+			}
+		}
+		return w.unite()
 	})
 }
 
-// Discard removes a rejection. [tidemark.ErrNotFound] when there is none of that id.
+// Discard removes a rejection; of a unit that was rejected, those of all its writes.
+// [tidemark.ErrNotFound] when there is none of that id.
 func (c *Client) Discard(ctx context.Context, id string) error {
 	return c.commit(ctx, func(w *work) error {
-		_, err := w.takeRejection(id)
+		_, err := w.takeRejections(id)
 		return err
 	})
 }
 
-func (w *work) takeRejection(id string) (Rejection, error) {
-	var r Rejection
+// takeRejections removes a rejection, and those that go with it.
+func (w *work) takeRejections(id string) ([]Rejection, error) {
 	if id == "" {
-		return r, tidemark.ErrNotFound
+		return nil, tidemark.ErrNotFound
 	}
 	raw, err := w.tx.Load(rejectionKey(id))
 	if err != nil {
-		return r, err
+		return nil, err
 	}
 	if raw == nil {
-		return r, tidemark.ErrNotFound
+		return nil, tidemark.ErrNotFound
 	}
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return r, fmt.Errorf("%w: rejection %s: %w", tidemark.ErrDamaged, id, err)
+	r, err := rejectionOf(tidemark.Entry{Key: rejectionKey(id), Value: raw})
+	if err != nil {
+		return nil, err
 	}
-	w.dismissed++
-	return r, w.tx.Save(rejectionKey(id), nil)
+	rs := []Rejection{r}
+	if r.Mutation.Unit != 0 && r.Kind == Rejected {
+		if rs, err = w.rejectedUnit(r.Mutation.Unit); err != nil {
+			return nil, err
+		}
+	}
+	for _, r := range rs {
+		if err := w.tx.Save(rejectionKey(r.ID), nil); err != nil {
+			return nil, err
+		}
+	}
+	w.dismissed += len(rs)
+	return rs, nil
+}
+
+// rejectedUnit returns the rejections of a unit's writes, in their order.
+func (w *work) rejectedUnit(unit int64) ([]Rejection, error) {
+	all, err := rejections(w.tx)
+	return slices.DeleteFunc(all, func(r Rejection) bool { return r.Mutation.Unit != unit || r.Kind != Rejected }), err
 }

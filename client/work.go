@@ -14,7 +14,8 @@ type work struct {
 	tx tidemark.StoreTx
 
 	changes    []change
-	queued     int // mutations that went into the outbox
+	queued     int                 // mutations that went into the outbox
+	local      []tidemark.Mutation // those of them that the application made now
 	dequeued   int
 	highest    int64 // the number of the last one queued
 	rejections []Rejection
@@ -34,17 +35,20 @@ func (c *Client) commit(ctx context.Context, fn func(*work) error) error {
 	if err := c.closed(); err != nil {
 		return err
 	}
-	var w *work
+	w, done := &work{c: c}, false
+	defer func() {
+		if !done { // fn may have panicked
+			c.pending.Add(int64(-w.queued))
+		}
+	}()
 	err := c.store.Update(ctx, func(tx tidemark.StoreTx) error {
-		w = &work{c: c, tx: tx}
+		w.tx = tx
 		return fn(w)
 	})
 	if err != nil {
-		if w != nil {
-			c.pending.Add(int64(-w.queued))
-		}
 		return err
 	}
+	done = true
 	w.publish()
 	return nil
 }
@@ -158,39 +162,57 @@ func (w *work) dequeue(ns []int64) error {
 	return w.tx.Dequeue(ns)
 }
 
-// write makes one local write: fn gets the visible row, nil when there is none,
-// and the stamp to use, and returns the mutation.
-func (w *work) write(model, uid string, fn func(visible tidemark.Row, now tidemark.Stamp) (tidemark.Mutation, error)) error {
-	_, err := w.writeRow(model, uid, fn)
-	return err
+// local is a write that the application makes.
+type local struct {
+	model, uid string
+	op         tidemark.Op
+	data       tidemark.Row
+	// may returns why it cannot be made of a row that looks so, nil when it can; nil for always.
+	may func(visible tidemark.Row) error
 }
 
-// writeRow is write, and returns the row that is visible afterwards.
-func (w *work) writeRow(model, uid string, fn func(visible tidemark.Row, now tidemark.Stamp) (tidemark.Mutation, error)) (tidemark.Row, error) {
-	recs, err := w.tx.Records(model, []string{uid})
+// write makes a local write, and returns the row that is visible afterwards. An
+// error of l.may leaves everything as it was.
+func (w *work) write(l local) (tidemark.Row, error) {
+	recs, err := w.tx.Records(l.model, []string{l.uid})
 	if err != nil {
 		return nil, err
 	}
-	pending, err := w.pendingOf(model, recs)
+	r := &recs[0]
+	if l.may != nil {
+		if err := l.may(r.Row); err != nil {
+			return r.Row, err
+		}
+	}
+	pending, err := w.pendingOf(l.model, recs)
 	if err != nil {
 		return nil, err
 	}
-	newest := recs[0].Meta.T()
-	for _, m := range pending[uid] {
+	newest := r.Meta.T()
+	for _, m := range pending[l.uid] {
 		newest = max(newest, m.Stamp)
 	}
-	m, err := fn(recs[0].Row, w.c.stampAfter(newest))
-	if err != nil {
+	ms := []tidemark.Mutation{{Model: l.model, UID: l.uid, Op: l.op, Data: l.data, Stamp: w.c.stampAfter(newest)}}
+	if err := w.saveClock(ms[0].Stamp); err != nil {
 		return nil, err
 	}
-	if err := w.saveClock(m.Stamp); err != nil {
-		return nil, err
-	}
-	ms := []tidemark.Mutation{m}
 	if err := w.enqueue(ms); err != nil {
 		return nil, err
 	}
-	pending[uid] = append(pending[uid], ms...)
-	err = w.settle(model, recs, pending)
-	return recs[0].Row, err
+	w.local = append(w.local, tidemark.Mutation{N: ms[0].N, Stamp: ms[0].Stamp})
+	pending[l.uid] = append(pending[l.uid], ms...)
+	err = w.settle(l.model, recs, pending)
+	return r.Row, err
+}
+
+// unite makes the local writes of this transaction one unit, unless there is only one.
+func (w *work) unite() error {
+	if len(w.local) < 2 {
+		return nil
+	}
+	unit := w.local[len(w.local)-1].N
+	for i := range w.local {
+		w.local[i].Unit = unit
+	}
+	return w.tx.Amend(w.local)
 }
