@@ -107,6 +107,7 @@ type Client struct {
 
 	clock     atomic.Pointer[tidemark.Clock] // replaced when the server says that it is fast
 	skew      atomic.Int64                   // nanoseconds to add to the device's clock
+	drift     atomic.Int64                   // how far ahead of the server a stamp may be, nanoseconds; 0 while it has not said
 	lease     atomic.Int64                   // the stamp up to which the stored clock reaches
 	pending   atomic.Int64                   // mutations in the outbox
 	rejected  atomic.Int64                   // stored rejections

@@ -2,32 +2,95 @@ package client
 
 import (
 	"context"
+	"errors"
 
 	"github.com/google/uuid"
 
 	"github.com/tidemark-sync/tidemark"
 )
 
-// name returns the client's name, under which the server knows its outbox. It is
-// made when it is first needed, and stays with the store.
+// The client's name is how the server knows which outbox a batch is from: under it,
+// it remembers which writes it has decided. It is kept in the store, so that a
+// store's copy has it too. When that shows (two devices push under one name),
+// or the numbers of the outbox have a hole (a write was discarded or refused on the device),
+// what has no verdict goes under a new name. The numbers stay: a server lets a name that is new to it
+// begin with any.
+
+// keyClient is the entry that has the name.
+const keyClient = "client"
+
+// name returns the client's name, which it makes when there is none.
 func (c *Client) name(ctx context.Context) (string, error) {
-	var name string
+	var name []byte
+	load := func(tx tidemark.StoreTx) (err error) {
+		name, err = tx.Load(keyClient)
+		return err
+	}
+	if err := c.store.View(ctx, load); err != nil || len(name) > 0 {
+		return string(name), err
+	}
 	err := c.store.Update(ctx, func(tx tidemark.StoreTx) error {
-		raw, err := tx.Load(keyName)
-		if err != nil || tidemark.CheckUID(string(raw)) == nil {
-			name = string(raw)
+		if err := load(tx); err != nil || len(name) > 0 {
 			return err
 		}
-		id, err := uuid.NewRandom()
-		if err != nil {
-			return err
-		}
-		name = id.String()
-		return tx.Save(keyName, []byte(name))
+		name = []byte(newName())
+		return tx.Save(keyClient, name)
 	})
-	return name, err
+	return string(name), err
+}
+
+func newName() string { return uuid.NewString() }
+
+// rename gives the client a new name. Nothing may be on its way under the old one that
+// the session still wants to hear of.
+func (s *session) rename(ctx context.Context, why string) error {
+	s.c.log.Info("client takes a new name", "why", why)
+	err := s.c.store.Update(ctx, func(tx tidemark.StoreTx) error {
+		return tx.Save(keyClient, []byte(newName()))
+	})
+	if err == nil {
+		s.pushing.batched.known, s.pushing.batched.sent = 0, 0
+	}
+	return err
 }
 
 // met is told what the server knows of this client and which time it is there, before
-// anything is pushed on the connection.
-func (s *session) met(ctx context.Context, a *tidemark.OpenAnswer) error { return nil }
+// anything is pushed on the connection. The answer took so long to come.
+func (s *session) met(ctx context.Context, a *tidemark.OpenAnswer) error {
+	b := &s.pushing.batched
+	b.known = max(a.Highest, 0)
+	b.offered = pushMost
+	if n := a.Limits.Mutations; n > 0 && n < pushMost {
+		b.offered = n
+	}
+	b.most = b.offered
+	s.c.drift.Store(a.Limits.MaxDrift * 1000)
+	s.c.correct(a.Now, s.took)
+	if b.known <= s.c.highest.Load() {
+		return nil
+	}
+	given, err := s.c.given(ctx)
+	if err == nil && b.known > given {
+		err = s.rename(ctx, "the server has decided more than this file ever queued: it is an older copy")
+	}
+	return err
+}
+
+var errTaken = errors.New("a number was taken back")
+
+// given returns the highest number that was ever given in this store's outbox. The store
+// tells numbers only by giving them: it gives one, and the transaction is undone.
+func (c *Client) given(ctx context.Context) (n int64, err error) {
+	err = c.store.Update(ctx, func(tx tidemark.StoreTx) error {
+		probe := []tidemark.Mutation{{Model: keyClient, UID: keyClient, Op: tidemark.Delete, Stamp: 1}}
+		if err := tx.Enqueue(probe); err != nil {
+			return err
+		}
+		n = probe[0].N - 1
+		return errTaken
+	})
+	if errors.Is(err, errTaken) {
+		err = nil
+	}
+	return n, err
+}

@@ -1,20 +1,23 @@
 package client
 
 import (
-	"bytes"
 	"context"
-	"slices"
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
 )
 
-// The push path: the head of the outbox goes to the server, alone, and the next
-// one only after its verdict. So a parent precedes its child, whatever the models.
+// The push path: the outbox goes to the server from its head, in its order, so that
+// a parent precedes its child, whatever the models. In the guide's protocol one
+// write goes alone, and the next one only after its verdict; in the second, batches do.
+
+// outboxPage is how many writes are read of the outbox at once where all are looked at.
+const outboxPage = 1000
 
 // pushing is the state of one connection's push path.
 type pushing struct {
-	flight  *flight // the mutation whose verdict is awaited, nil for none
+	flight  *flight // the write whose verdict is awaited in the guide's protocol, nil for none
+	batched batched
 	retryAt time.Time
 	backoff backoff
 	// paused says that the outbox was empty, or its head could not be delivered,
@@ -22,8 +25,16 @@ type pushing struct {
 	paused bool
 }
 
-// pushNext sends the head of the outbox, unless one is on its way.
+// pushNext sends what can be sent of the outbox.
 func (s *session) pushNext(ctx context.Context) error {
+	if s.opened != nil {
+		return s.pushBatches(ctx)
+	}
+	return s.pushOne(ctx)
+}
+
+// pushOne sends the head of the outbox, unless one is on its way.
+func (s *session) pushOne(ctx context.Context) error {
 	p := &s.pushing
 	if p.flight != nil || s.now().Before(p.retryAt) {
 		return nil
@@ -101,121 +112,40 @@ func (s *session) verdict(ctx context.Context, m tidemark.Mutation, a tidemark.A
 		s.pushing.backoff.reset()
 		return s.decided(ctx, m, t)
 	case tidemark.Temporary(err):
-		s.pushing.paused = true
-		s.pushing.retryAt = s.now().Add(s.pushing.backoff.next(&s.c.opts))
-		s.c.log.Debug("write stays pending", "n", m.N, "error", err)
-		s.c.fault(err)
+		s.undelivered(m.N, err)
 		return nil
 	}
 	s.pushing.backoff.reset()
 	return s.refused(ctx, m, tidemark.WireError(err))
 }
 
+// undelivered has the outbox from number n on wait before it is sent again.
+func (s *session) undelivered(n int64, err error) {
+	s.pushing.paused = true
+	s.pushing.retryAt = s.now().Add(s.pushing.backoff.next(&s.c.opts))
+	s.c.log.Debug("writes stay pending", "from", n, "error", err)
+	s.c.fault(err)
+}
+
 // decided stores the server's state after m, whoever won.
 func (s *session) decided(ctx context.Context, m tidemark.Mutation, t tidemark.RowMeta) error {
-	s.c.now().Observe(t.Meta.T(), tidemark.DefaultMaxDrift)
+	s.c.observe(t.Meta.T())
 	if m.Stamp > t.Meta.T() && m.Op != tidemark.Delete {
 		s.c.clamped(m.Stamp, t.Meta.T())
 	}
-	return s.conclude(ctx, m, func(w *work, r *tidemark.Record, later []tidemark.Mutation) error {
-		won := applied(m, t)
-		if won && m.Op != tidemark.Delete && t.Row == nil {
-			// The server told no row: it is the former one with this write.
-			base, meta := tidemark.Rebase(r.Base, r.Meta, []tidemark.Mutation{m})
-			if meta.T() == m.Stamp {
-				t.Row = base
-			}
-		}
-		w.told(r, t, true)
-		if won || overwritten(m, t.Meta, later) {
-			return nil
-		}
-		return w.reject(m, nil, t.Row, t.Meta)
-	})
+	d := decisionOf(&m)
+	d.applied, d.state = applied(m, t), t
+	return s.conclude(ctx, d)
 }
 
-// refused stores that the server refused m, and takes it out of the visible row.
+// refused stores that m was refused, and takes it out of the visible row.
 func (s *session) refused(ctx context.Context, m tidemark.Mutation, e *tidemark.Error) error {
 	s.c.log.Info("write was rejected", "n", m.N, "model", m.Model, "code", e.Code)
-	return s.conclude(ctx, m, func(w *work, r *tidemark.Record, _ []tidemark.Mutation) error {
-		return w.reject(m, e, r.Base, r.Meta)
-	})
+	d := decisionOf(&m)
+	d.err = e
+	return s.conclude(ctx, d)
 }
 
-// conclude removes m from the outbox and changes its row's record by fn, in one
-// transaction. When m is no longer there (the model was reset) nothing is done.
-func (s *session) conclude(ctx context.Context, m tidemark.Mutation, fn func(w *work, r *tidemark.Record, later []tidemark.Mutation) error) error {
-	return s.c.commit(ctx, func(w *work) error {
-		recs, err := w.tx.Records(m.Model, []string{m.UID})
-		if err != nil {
-			return err
-		}
-		pending, err := w.pendingOf(m.Model, recs)
-		if err != nil {
-			return err
-		}
-		at := slices.IndexFunc(pending[m.UID], func(p tidemark.Mutation) bool { return p.N == m.N })
-		if at < 0 {
-			return nil
-		}
-		if err := fn(w, &recs[0], pending[m.UID][at+1:]); err != nil {
-			return err
-		}
-		if err := w.dequeue([]int64{m.N}); err != nil {
-			return err
-		}
-		pending[m.UID] = slices.Delete(pending[m.UID], at, at+1)
-		return w.settle(m.Model, recs, pending)
-	})
-}
-
-// applied reports whether the state t is what m wanted: it has m's stamp, or an
-// earlier one that the server clamped it to. In the second case a state with
-// other values than m's is somebody else's. A row that is deleted is deleted,
-// whoever did it.
-func applied(m tidemark.Mutation, t tidemark.RowMeta) bool {
-	if t.Meta.Deleted() || m.Op == tidemark.Delete {
-		return t.Meta.Deleted() && m.Op == tidemark.Delete
-	}
-	switch at := t.Meta.T(); {
-	case at > m.Stamp:
-		return false
-	case at == m.Stamp, t.Row == nil:
-		return true
-	}
-	return contains(t.Row, m.Data)
-}
-
-// contains reports whether row has no value that differs from the patch's.
-func contains(row, patch tidemark.Row) bool {
-	same := true
-	_ = tidemark.EachMember(patch, func(key string, value []byte) error {
-		if got := row.Get(key); got != nil && !bytes.Equal(got, value) {
-			same = false
-		}
-		return nil
-	})
-	return same
-}
-
-// overwritten reports whether a later write of the row, which will win over meta,
-// replaces all that m wrote: then nothing of the user's is lost with m.
-func overwritten(m tidemark.Mutation, meta tidemark.Meta, later []tidemark.Mutation) bool {
-	for _, l := range later {
-		if l.Stamp <= meta.T() {
-			continue
-		}
-		if l.Op == tidemark.Delete {
-			return true
-		}
-		covered := true
-		_ = tidemark.EachMember(m.Data, func(key string, _ []byte) error {
-			covered = covered && l.Data.Get(key) != nil
-			return nil
-		})
-		if covered && m.Op != tidemark.Delete {
-			return true
-		}
-	}
-	return false
+func (s *session) conclude(ctx context.Context, ds ...decision) error {
+	return s.c.commit(ctx, func(w *work) error { return w.conclude(ds) })
 }
