@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
@@ -254,42 +255,45 @@ func TestPushCutBeforeItsAnswer(t *testing.T) {
 	}
 }
 
-// The same batches by two connections at once: each mutation is made once.
+// The same batches by several connections at once: each mutation is made once, and its hooks
+// run once, however long they take.
 func TestPushBySeveralSessionsOfOneClient(t *testing.T) {
 	t.Parallel()
-	b := setup(t, nil).shared()
-	var ran atomic.Int64
-	b.server.Service("tag").Before(func(context.Context, *server.Call) error { ran.Add(1); return nil }, tidemark.MethodCreate)
-	var ms []tidemark.Mutation
-	for i := range 40 {
-		ms = append(ms, creation([]string{"tag", "post"}[i%2], fmt.Sprint("row ", i), []string{`{"name":"n"}`, `{"title":"t"}`}[i%2], -9))
-	}
-	watcher := b.dial()
-	var wg sync.WaitGroup
-	for range 4 {
-		c := b.dial()
-		wg.Go(func() {
-			for from := 0; from < len(ms); from += 10 {
-				got := c.push(batch(int64(from+1), slices.Clone(ms[:from+10])[from:]...))
-				if len(got) != 10 {
-					t.Errorf("got %q", got)
-				}
-				for i, v := range got {
-					if kindOf(v) != fmt.Sprint(from+i+1, " applied") {
-						t.Errorf("got %s", v)
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, nil).shared()
+		var ran atomic.Int64
+		b.server.Service("tag").Before(func(context.Context, *server.Call) error {
+			ran.Add(1)
+			<-time.After(time.Second)
+			return nil
+		}, tidemark.MethodCreate)
+		var ms []tidemark.Mutation
+		for i := range 40 {
+			ms = append(ms, creation([]string{"tag", "post"}[i%2], fmt.Sprint("row ", i), []string{`{"name":"n"}`, `{"title":"t"}`}[i%2], -9))
+		}
+		watcher := b.dial()
+		clients := []*client{b.dial(), b.dial(), b.dial()}
+		var wg sync.WaitGroup
+		for _, c := range clients {
+			wg.Go(func() {
+				for from := 0; from < len(ms); from += 10 {
+					for i, v := range c.push(batch(int64(from+1), slices.Clone(ms[from:from+10])...)) {
+						if kindOf(v) != fmt.Sprint(from+i+1, " applied") {
+							t.Errorf("got %s", v)
+						}
 					}
 				}
-			}
-		})
-	}
-	wg.Wait()
-	if got := changes(t, b.db); got != 40 || ran.Load() != 20 {
-		t.Errorf("%d effects, %d hooks; want 40, 20", got, ran.Load())
-	}
-	watcher.result("tag", "findMany", map[string]any{})
-	if got := watcher.events(); len(got) != 40 {
-		t.Errorf("got %d events, want 40", len(got))
-	}
+			})
+		}
+		wg.Wait()
+		if got := changes(t, b.db); got != 40 || ran.Load() != 20 {
+			t.Errorf("%d effects, %d hooks; want 40, 20", got, ran.Load())
+		}
+		watcher.result("tag", "findMany", map[string]any{})
+		if got := watcher.events(); len(got) != 40 {
+			t.Errorf("got %d events, want 40", len(got))
+		}
+	})
 }
 
 func TestPushUnits(t *testing.T) {
@@ -510,12 +514,32 @@ func TestPushProtects(t *testing.T) {
 // A rule that narrows what may be read keeps rows that exist elsewhere from rejections.
 func TestPushRejectionTellsNoRowUnderReadRules(t *testing.T) {
 	t.Parallel()
-	b := setup(t, nil)
-	b.server.Service("post").Before(func(context.Context, *server.Call) error { return nil }, tidemark.MethodFindMany)
-	b.db.Put("post", tidemark.Row(`{"uid":"s","title":"CANARY","owner":null,"likes":1,"due":null}`), tidemark.Meta{UID: "s", CreatedAt: stamp(-5)})
-	c := b.dial()
-	for range 2 {
-		equalList(t, c.push(batch(1, update("post", "s", `{"title":null}`, -1))), []string{"1 rejected constraint"})
+	for _, model := range []string{"tag", "post"} {
+		b, d := setupPushes(t)
+		d.tells = true
+		b.server.Service(model).Before(func(context.Context, *server.Call) error { return nil }, tidemark.MethodFindMany)
+		b.db.Put("post", tidemark.Row(`{"uid":"s","title":"theirs","owner":null,"likes":1,"due":null}`), tidemark.Meta{UID: "s", CreatedAt: stamp(-5)})
+		want := "1 rejected constraint"
+		if model == "tag" { // the post may be read
+			want += ` {"uid":"s","title":"theirs","owner":null,"likes":1,"due":null} -5 - -`
+		}
+		c := b.dial()
+		for range 2 {
+			equalList(t, c.push(batch(1, update("post", "s", `{"title":null}`, -1))), []string{want})
+		}
+	}
+}
+
+// When one of a unit is refused, no further hook of it runs, and the driver makes none of it.
+func TestPushLooksNoFurtherIntoARefusedUnit(t *testing.T) {
+	t.Parallel()
+	b, d := setupPushes(t)
+	var ran atomic.Int64
+	b.server.Service("tag").Before(func(context.Context, *server.Call) error { ran.Add(1); return nil })
+	got := b.dial().push(batch(1, unit(1, creation("tag", "a", `{}`, -9), creation("tag", "b", `{"name":1}`, -9), creation("tag", "c", `{"name":1}`, -9), creation("tag", "poison", `{}`, -9))...))
+	equalList(t, got, []string{"1 rejected unit", "2 rejected invalid-data", "3 rejected unit", "4 rejected unit"})
+	if ran.Load() != 2 || d.refused.Load() != 4 || d.calls.Load() != 1 {
+		t.Errorf("%d hooks, %d refused, %d pushes; want 2, 4, 1", ran.Load(), d.refused.Load(), d.calls.Load())
 	}
 }
 
@@ -563,9 +587,12 @@ func TestPushKeepsTheOrderOfEvents(t *testing.T) {
 	b := setup(t, nil).shared()
 	b.server.Service("tag").After(func(context.Context, *server.Call) error { return nil }, tidemark.MethodUpdate) // slots are filled late
 	watcher := b.dial()
+	var clients []*client
+	for range 8 {
+		clients = append(clients, b.dial())
+	}
 	var wg sync.WaitGroup
-	for w := range 8 {
-		c := b.dial()
+	for w, c := range clients {
 		wg.Go(func() {
 			for i := range 20 {
 				if w%2 == 0 {
@@ -731,8 +758,9 @@ func TestPushIsNoPartOfATransaction(t *testing.T) {
 // pushes is a driver that fails at certain uids, and counts.
 type pushes struct {
 	*memory.Driver
-	calls atomic.Int64
-	down  atomic.Bool
+	calls, refused atomic.Int64 // pushes, and mutations that the server refused
+	down           atomic.Bool
+	tells          bool // the row as it stands with every refusal, as a driver may
 }
 
 func (d *pushes) Push(ctx context.Context, b *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
@@ -740,6 +768,7 @@ func (d *pushes) Push(ctx context.Context, b *tidemark.Batch, w tidemark.Witness
 	for i, m := range b.Mutations {
 		switch {
 		case b.Refusal(i) != nil:
+			d.refused.Add(1)
 		case m.UID == "poison":
 			return nil, errors.New("the driver does not understand")
 		case m.UID == "panic":
@@ -748,7 +777,14 @@ func (d *pushes) Push(ctx context.Context, b *tidemark.Batch, w tidemark.Witness
 			return nil, tidemark.Wrap(errors.New("disk full"), tidemark.CodeUnavailable, "the database is not available")
 		}
 	}
-	return d.Driver.Push(ctx, b, w)
+	verdicts, err := d.Driver.Push(ctx, b, w)
+	for i := range verdicts {
+		if v := &verdicts[i]; d.tells && v.Err != nil {
+			rm := d.Get(b.Mutations[i].Model, b.Mutations[i].UID)
+			v.Row, v.Meta = rm.Row, rm.Meta
+		}
+	}
+	return verdicts, err
 }
 
 func setupPushes(t *testing.T) (*bench, *pushes) {
@@ -779,6 +815,18 @@ func TestPushTogether(t *testing.T) {
 	b.dial().push(batch(103, more...))
 	if got := d.calls.Load(); got != 5 {
 		t.Errorf("%d pushes to the driver, want 5", got)
+	}
+	d.calls.Store(0)
+	again := batch(103, more...)
+	again.Confirmed = 105
+	b.dial().push(again)
+	if got := d.calls.Load(); got != 1 {
+		t.Errorf("what was decided before: %d pushes to the driver, want 1", got)
+	}
+	d.calls.Store(0)
+	b.dial().refused(tidemark.CodeRepeated, "sync", "push", textOf(batch(103, more...)))
+	if got := d.calls.Load(); got != 1 {
+		t.Errorf("a batch that is refused: %d pushes to the driver, want 1", got)
 	}
 }
 
