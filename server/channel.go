@@ -151,7 +151,12 @@ func (c *channels) union(names []string) []*Session {
 
 // send sends m, which is not sent yet, to the union of the channels. Nobody is waited
 // for. A session that cannot take it is closed by its transport and hears of it there.
-func (c *channels) send(names []string, m *tidemark.Message) { c.remains.broadcast(names, m) }
+func (c *channels) send(names []string, m *tidemark.Message, about topic) {
+	c.remains.broadcast(names, m, about)
+}
+
+// hears reports whether events about something reach s by channels.
+func (s *Session) hears(about topic) bool { return about != models || !s.scoped.Load() }
 
 // whileStill calls do with a function that tells whether somebody is in a channel;
 // nobody comes or goes meanwhile.

@@ -2,9 +2,9 @@ package server
 
 // SyncsOf returns how many syncs of a model run or wait.
 func (s *Server) SyncsOf(model string) int {
-	s.scopes.mu.Lock()
-	defer s.scopes.mu.Unlock()
-	return len(s.scopes.models[model])
+	s.syncs.mu.Lock()
+	defer s.syncs.mu.Unlock()
+	return len(s.syncs.models[model])
 }
 
 // Rows returns how many rows have writers or events under way.

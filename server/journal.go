@@ -37,8 +37,17 @@ type entry struct {
 	when     time.Time
 	channels []string
 	message  *tidemark.Message
+	about    topic
 	bytes    int
 }
+
+// topic is what an event is about.
+type topic uint8
+
+const (
+	other  topic = iota
+	models       // a call of a model's service: who has scopes hears of it by these
+)
 
 type mark struct {
 	at     uint64
@@ -83,8 +92,8 @@ func (j *journal) stamp(m *tidemark.Message, at uint64) {
 	m.Args = append(slices.Clip(m.Args), tidemark.AppendString(nil, j.offset(at)))
 }
 
-func (j *journal) add(at uint64, channels []string, m *tidemark.Message, now time.Time) {
-	e := &entry{at: at, when: now, channels: slices.Clone(channels), message: m, bytes: weigh(m, channels)}
+func (j *journal) add(at uint64, channels []string, m *tidemark.Message, about topic, now time.Time) {
+	e := &entry{at: at, when: now, channels: slices.Clone(channels), message: m, about: about, bytes: weigh(m, channels)}
 	j.entries = append(j.entries, e)
 	for _, name := range e.channels {
 		j.byChannel[name] = append(j.byChannel[name], e)
@@ -136,8 +145,9 @@ func (j *journal) drop() {
 }
 
 // since returns the messages after a position for one who is in the channels, each
-// since a position of its own. It reports false when some may have been dropped.
-func (j *journal) since(after uint64, channels map[string]uint64) ([]*tidemark.Message, bool) {
+// since a position of its own; without those about models for one who has scopes. It reports
+// false when some may have been dropped.
+func (j *journal) since(after uint64, channels map[string]uint64, scoped bool) ([]*tidemark.Message, bool) {
 	if after < j.floor {
 		return nil, false
 	}
@@ -153,9 +163,11 @@ func (j *journal) since(after uint64, channels map[string]uint64) ([]*tidemark.M
 	}
 	slices.SortFunc(missed, func(a, b *entry) int { return cmp.Compare(a.at, b.at) })
 	missed = slices.Compact(missed)
-	messages := make([]*tidemark.Message, len(missed))
-	for i, e := range missed {
-		messages[i] = e.message
+	messages := make([]*tidemark.Message, 0, len(missed))
+	for _, e := range missed {
+		if !scoped || e.about != models {
+			messages = append(messages, e.message)
+		}
 	}
 	return messages, true
 }

@@ -136,7 +136,7 @@ func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run
 // is given as the witness, and reserves the slots of their events. write returns how many were
 // decided. Live delivery leaves out the session except, which hears by its answer; it may be nil.
 func (s *Server) decide(ctx context.Context, ms []tidemark.Mutation, except *Session, write func(*deciding) (int, error)) (_ *deciding, err error) {
-	d := &deciding{order: &s.order, except: except, keys: make([]rowKey, len(ms)), slots: make([]*slot, len(ms))}
+	d := &deciding{order: &s.order, live: s.live, except: except, ms: ms, keys: make([]rowKey, len(ms)), slots: make([]*slot, len(ms))}
 	for i := range ms {
 		d.keys[i] = rowKey{ms[i].Model, ms[i].UID}
 	}
@@ -148,6 +148,10 @@ func (s *Server) decide(ctx context.Context, ms []tidemark.Mutation, except *Ses
 			return nil, driverError(err)
 		}
 		defer s.order.release(held)
+	}
+	if s.live != nil {
+		d.tx, d.flight = txKey(tidemark.TxOf(ctx)), s.live.takeOff()
+		defer s.live.touchDown(d.flight)
 	}
 	defer func() {
 		if p := recover(); p != nil {
@@ -185,13 +189,19 @@ func (s *Server) writeTx(ctx context.Context, ms []tidemark.Mutation, d *decidin
 
 var errForeignTx = tidemark.NewError(tidemark.CodeInvalidRequest, "the context carries a transaction that this server's driver cannot take part in")
 
-// deciding hears of the transaction of some writes, and reserves their slots in it.
+// deciding hears of the transaction of some writes, and reserves their slots in it, and
+// the places of what live scopes hear of it.
 type deciding struct {
 	order    *order
+	live     *live    // nil without a log
 	except   *Session // which live delivery leaves out; nil for none
+	ms       []tidemark.Mutation
 	keys     []rowKey
 	slots    []*slot // nil for a write that is refused
-	from, to int     // those of the transaction under way
+	tx       any     // the server code's transaction, nil for none
+	flight   *flight
+	from, to int   // those of the transaction under way
+	part     *part // what it has to tell, nil for nothing
 }
 
 func (d *deciding) Decided(from int, outcomes []tidemark.Outcome) {
@@ -201,9 +211,13 @@ func (d *deciding) Decided(from int, outcomes []tidemark.Outcome) {
 			d.slots[from+i] = d.order.reserve(d.keys[from+i])
 		}
 	}
+	if d.live != nil {
+		d.part = d.live.reserve(d, from, outcomes)
+	}
 }
 
 func (d *deciding) Ended(committed bool) {
+	d.endPart(committed)
 	for _, slot := range d.slots[d.from:d.to] {
 		if slot != nil {
 			slot.settle(committed)
@@ -211,8 +225,16 @@ func (d *deciding) Ended(committed bool) {
 	}
 }
 
+func (d *deciding) endPart(committed bool) {
+	if p := d.part; p != nil {
+		d.part = nil
+		d.live.end(p, committed)
+	}
+}
+
 // drop gives up all slots: nothing may hold up the rows' events.
 func (d *deciding) drop() {
+	d.endPart(false)
 	for _, slot := range d.slots {
 		if slot != nil {
 			slot.settle(false)

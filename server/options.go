@@ -27,6 +27,20 @@ type Options struct {
 	// those beyond are answered with CodeLimit. Defaults to 1,024.
 	MaxOutstanding int
 
+	// MaxScopes is how many scopes a session may hold; those beyond are refused with
+	// CodeLimit. Defaults to 128.
+	MaxScopes int
+
+	// PageBytes is about how long a page of rows is, in bytes. Defaults to 256 KiB.
+	PageBytes int
+
+	// CursorInterval is how long after changes the sessions that were told of them, and all others with
+	// scopes, hear from where they go on when they come back; until then they would be sent the
+	// same again, which does no harm. Defaults to 5 seconds; negative means never. It must be
+	// negative where another process, or code that calls the driver and not the server, writes the models
+	// too: this server's sessions do not hear of that live, and it would be passed over.
+	CursorInterval time.Duration
+
 	// MaxPush is how many mutations one push may have; a larger one is CodeLimit. Defaults to 500.
 	MaxPush int
 
@@ -61,6 +75,9 @@ const (
 	defaultOutstanding = 1024
 	defaultTimeout     = time.Minute
 	defaultPush        = 500
+	defaultScopes      = 128
+	defaultPage        = 256 << 10
+	defaultCursor      = 5 * time.Second
 
 	defaultKept         = 2 * time.Minute
 	defaultKeptBytes    = 16 << 20
@@ -73,8 +90,8 @@ func (o *Options) complete() (Options, error) {
 	if o != nil {
 		c = *o
 	}
-	if c.MaxDrift < 0 || c.MaxOutstanding < 0 || c.MaxPush < 0 {
-		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: MaxDrift, MaxOutstanding and MaxPush must not be negative")
+	if c.MaxDrift < 0 || c.MaxOutstanding < 0 || c.MaxPush < 0 || c.MaxScopes < 0 || c.PageBytes < 0 {
+		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: MaxDrift, MaxOutstanding, MaxPush, MaxScopes and PageBytes must not be negative")
 	}
 	if r, t := c.Recovery, c.Transfer; r.MaxAge < 0 || r.MaxBytes < 0 || r.MaxSessions < 0 || t.MaxAge < 0 || t.MaxSessions < 0 {
 		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: the bounds of Recovery and Transfer must not be negative")
@@ -92,6 +109,9 @@ func (o *Options) complete() (Options, error) {
 		c.MaxOutstanding = defaultOutstanding
 	}
 	c.MaxPush = cmp.Or(c.MaxPush, defaultPush)
+	c.MaxScopes = cmp.Or(c.MaxScopes, defaultScopes)
+	c.PageBytes = cmp.Or(c.PageBytes, defaultPage)
+	c.CursorInterval = cmp.Or(c.CursorInterval, defaultCursor)
 	if c.CallTimeout == 0 {
 		c.CallTimeout = defaultTimeout
 	}

@@ -989,3 +989,48 @@ func pushRandomly(t *testing.T, rng *rand.Rand) {
 		t.FailNow()
 	}
 }
+
+// One push of 500 mutations, from message to answer, over the driver in memory: bare, with a
+// publication to nobody, and with a hook.
+func BenchmarkPush(b *testing.B) {
+	const size = 500
+	for _, kind := range []string{"bare", "published", "hooked"} {
+		b.Run(kind, func(b *testing.B) {
+			srv, err := server.New(memory.New(schemas(b)...), nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { srv.Close() })
+			switch kind {
+			case "published":
+				srv.Service("post").Publish(server.To("nobody"))
+			case "hooked":
+				srv.Service("post").Before(func(context.Context, *server.Call) error { return nil }, tidemark.MethodUpdate)
+			}
+			client := &sink{sent: make(chan *tidemark.Message, 16)}
+			srv.Offer(b.Context(), client)
+			<-client.sent // connected
+			ms := make([]tidemark.Mutation, size)
+			now := tidemark.StampOf(time.Now())
+			first := int64(1)
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				for i := range ms {
+					ms[i] = update("post", fmt.Sprintf("0197a5c0-0000-7000-8000-%012d", i), `{"title":"twenty characters...","owner":"`+strings.Repeat("c", 200)+`","likes":1}`, 0)
+					ms[i].Stamp = now + tidemark.Stamp(first)
+				}
+				bt := batch(first, ms...)
+				bt.Confirmed = first - 1
+				m := request("sync", "push", "["+string(textOf(bt))+"]")
+				first += size
+				b.StartTimer()
+				client.handler.Receive(m)
+				if a := <-client.sent; !strings.HasPrefix(string(a.Args[0]), `{"result":{"now"`) {
+					b.Fatalf("answer %.200s", a.Args[0])
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/size, "ns/mutation")
+		})
+	}
+}

@@ -58,12 +58,14 @@ func newRemains(s *Server) *remains {
 	}
 }
 
-// broadcast sends m to the union of the channels.
-func (r *remains) broadcast(channels []string, m *tidemark.Message) {
+// broadcast sends m to the union of the channels, but for those who hear of what it is about by their scopes.
+func (r *remains) broadcast(channels []string, m *tidemark.Message, about topic) {
 	c := &r.server.channels
 	if !r.recovery {
 		for _, s := range c.members(channels) {
-			_ = s.send(m)
+			if s.hears(about) {
+				_ = s.send(m)
+			}
 		}
 		return
 	}
@@ -72,10 +74,12 @@ func (r *remains) broadcast(channels []string, m *tidemark.Message) {
 	members, at := c.next(channels)
 	r.journal.stamp(m, at)
 	if len(members) > 0 || r.broken.all.Len() > 0 {
-		r.add(at, channels, m)
+		r.add(at, channels, m, about)
 	}
 	for _, s := range members {
-		_ = s.send(m)
+		if s.hears(about) {
+			_ = s.send(m)
+		}
 	}
 }
 
@@ -91,12 +95,12 @@ func (r *remains) emit(s *Session, m *tidemark.Message) error {
 	if err := s.send(m); err != nil {
 		return err
 	}
-	r.add(at, []string{s.id}, m)
+	r.add(at, []string{s.id}, m, other)
 	return nil
 }
 
-func (r *remains) add(at uint64, channels []string, m *tidemark.Message) {
-	r.journal.add(at, channels, m, time.Now())
+func (r *remains) add(at uint64, channels []string, m *tidemark.Message, about topic) {
+	r.journal.add(at, channels, m, about, time.Now())
 	r.sweep()
 }
 
@@ -125,6 +129,7 @@ func (r *remains) begin(s *Session, hello tidemark.Hello) (w tidemark.Welcome, u
 			r.unloaded.take(old.id, now)
 			undo = func() { r.putBack(s, old, now) }
 			s.id, s.private, s.token, s.data, s.recovered = old.id, old.private, old.token, old.data, true
+			s.scoped.Store(old.scoped)
 			w.Replay = replay
 			r.server.channels.rejoin(old.channels, s)
 		} else {
@@ -148,7 +153,7 @@ func (r *remains) resumable(hello tidemark.Hello, now time.Time) (*former, []*ti
 	if !ok {
 		return nil, nil
 	}
-	replay, ok := r.journal.since(after, f.channels)
+	replay, ok := r.journal.since(after, f.channels, f.scoped)
 	if !ok {
 		return nil, nil
 	}
@@ -172,7 +177,7 @@ func (r *remains) keep(s *Session, reason tidemark.CloseReason) {
 	if r.server.ctx.Err() != nil || !s.established() {
 		return
 	}
-	f := &former{id: s.id, private: s.private, token: s.transferToken(), channels: channels, data: s.values()}
+	f := &former{id: s.id, private: s.private, token: s.transferToken(), channels: channels, data: s.values(), scoped: s.scoped.Load()}
 	f.channels[s.id] = channels[s.id] // what Emit sent is its own, in the channel or not
 	r.put(f, r.recovery && reason.Resumable(), reason != tidemark.ClosedByServer && r.reloadable(f.token), time.Now())
 }

@@ -113,7 +113,11 @@ func (r *run) publish() error {
 	if err != nil {
 		return err
 	}
-	send := func() { r.svc.server.channels.send(channels, m) }
+	about := other
+	if r.svc.model != nil {
+		about = models
+	}
+	send := func() { r.svc.server.channels.send(channels, m, about) }
 	if r.commit == nil {
 		return r.svc.server.afterTx(r.ctx, send)
 	}
@@ -207,6 +211,16 @@ func encode(v any) (json.RawMessage, error) {
 			return v.MarshalJSON()
 		}
 	case *tidemark.PushAnswer:
+		if v != nil {
+			return v.MarshalJSON()
+		}
+	case *tidemark.OpenAnswer:
+		if v != nil {
+			return encodeOpen(v)
+		}
+	case []tidemark.ScopeAnswer:
+		return encodeScopes(v)
+	case *tidemark.ScopePage:
 		if v != nil {
 			return v.MarshalJSON()
 		}

@@ -36,7 +36,8 @@ type Server struct {
 	channels channels
 	remains  *remains
 	order    order
-	scopes   overlaps
+	syncs    overlaps
+	live     *live // nil without a log
 	fields   unknownFields
 
 	mu        sync.RWMutex // protects services and listeners
@@ -57,6 +58,9 @@ func New(driver tidemark.Driver, opts *Options) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.remains = newRemains(s)
 	s.channels.remains = s.remains
+	if s.logs != nil {
+		s.live = newLive(s)
+	}
 	for _, schema := range driver.Models() {
 		if reserved(schema.Name()) || s.services[schema.Name()] != nil {
 			s.cancel()
@@ -119,7 +123,7 @@ func (s *Server) Emit(channel, event string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	s.channels.send([]string{channel}, m)
+	s.channels.send([]string{channel}, m, other)
 	return nil
 }
 
@@ -175,6 +179,9 @@ func (s *Server) Close() error {
 func (s *Server) disconnect() {
 	s.cancel()
 	s.remains.stop()
+	if s.live != nil {
+		s.live.cursor.stop()
+	}
 	for _, session := range s.work.sessions() {
 		session.close(tidemark.ClosedShutdown)
 	}

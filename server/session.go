@@ -43,6 +43,12 @@ type Session struct {
 	asked   map[uint64]chan []json.RawMessage // calls of the client that wait for its answer
 	lastAsk uint64
 
+	// What the session hears by the second protocol; see scopes.
+	introduced atomic.Bool      // sync.open was called
+	scoped     atomic.Bool      // it hears of models by its scopes and not by channels
+	reading    chan struct{}    // has a token for each call that reads pages
+	scopes     map[int64]*scope // by their numbers; nil once it has ended. Protected by scopes.mu
+
 	// The session's channels, each with the position at which it joined; nil once it
 	// has ended. Protected by Server.channels.mu.
 	channels map[string]uint64
@@ -74,7 +80,8 @@ func (s *Server) Offer(ctx context.Context, offer tidemark.Offer) {
 
 func (s *Server) admit(offer tidemark.Offer) {
 	session := &Session{server: s, id: s.opts.NewID(), hello: offer.Hello(), channels: make(map[string]uint64),
-		attached: make(chan struct{}), opened: make(chan struct{}), gone: make(chan struct{})}
+		attached: make(chan struct{}), opened: make(chan struct{}), gone: make(chan struct{}),
+		reading: make(chan struct{}, maxReading), scopes: make(map[int64]*scope)}
 	session.lane.session = session
 	if !s.work.enter(session) {
 		offer.Refuse(errShutdown)
@@ -346,6 +353,9 @@ func (rc *receiver) Closed(reason tidemark.CloseReason) {
 	s := (*Session)(rc)
 	s.closed.Do(func() {
 		s.cancel()
+		if s.server.live != nil {
+			s.server.live.scopes.release(s)
+		}
 		s.server.spawn(func() { s.ended(reason) })
 	})
 }

@@ -14,7 +14,8 @@ type former struct {
 	token    string            // by which a page that was loaded anew can take it over; empty when it gave none
 	channels map[string]uint64 // with the position at which the session joined
 	data     map[string]any
-	wrong    int // tokens that were tried in vain
+	scoped   bool // it heard of models by its scopes
+	wrong    int  // tokens that were tried in vain
 }
 
 // Former is what a session that ended leaves to the one that takes its place.

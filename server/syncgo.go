@@ -13,6 +13,7 @@ func (s *Server) newSync() *Service {
 	svc := newService(s, tidemark.ServiceSync)
 	svc.methods[tidemark.MethodSyncGo] = &method{name: tidemark.MethodSyncGo, call: s.syncGo, read: true}
 	if s.logs != nil {
+		s.scopeMethods(svc)
 		svc.methods[tidemark.MethodPush] = &method{name: tidemark.MethodPush, call: s.push, read: true, turn: true}
 	}
 	return svc
@@ -20,15 +21,12 @@ func (s *Server) newSync() *Service {
 
 // reconciliation is one sync.go under way: one model, one where, one client.
 type reconciliation struct {
+	reading
 	server  *Server
-	ctx     context.Context
-	svc     *Service
-	setup   *setup
 	call    *Call // of sync.go itself
 	entries []tidemark.ClientEntry
 	index   map[string]int // of entries, by uid
 
-	find     *Call               // of findMany, for the hooks around it
 	selects  *tidemark.Predicate // the where, as the hooks narrowed it
 	readable *tidemark.Predicate // what the hooks added to it
 
@@ -58,7 +56,7 @@ func (s *Server) syncGo(ctx context.Context, c *Call) (any, error) {
 	if err := r.narrow(); err != nil {
 		return nil, err
 	}
-	release, err := s.scopes.hold(ctx, r.selects)
+	release, err := s.syncs.hold(ctx, r.selects)
 	if err != nil {
 		return nil, driverError(err)
 	}
@@ -92,12 +90,8 @@ func (s *Server) newReconciliation(ctx context.Context, c *Call) (*reconciliatio
 	if isNull(c.arg(1)) {
 		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "the where is missing")
 	}
-	r := &reconciliation{server: s, ctx: ctx, svc: svc, setup: svc.setup.Load(), call: c}
-	if err := r.parse(c.arg(2)); err != nil {
-		return nil, err
-	}
-	r.find = &Call{Service: name, Method: tidemark.MethodFindMany, Args: slices.Clone(c.Args[1:2]), Caller: c.Caller, Session: c.Session, Server: s}
-	return r, nil
+	r := &reconciliation{reading: svc.newReading(ctx, c, c.Args[1]), server: s, call: c}
+	return r, r.parse(c.arg(2))
 }
 
 func isNull(raw []byte) bool { return string(bytes.TrimSpace(raw)) == "null" }
@@ -127,23 +121,14 @@ func (r *reconciliation) parse(raw []byte) error {
 	return nil
 }
 
-// narrow runs the before-hooks of findMany, which may narrow the where or refuse.
+// narrow finds out what the client may sync.
 func (r *reconciliation) narrow() error {
-	asked, err := r.svc.where(r.find.arg(0))
+	asked, selects, err := r.reading.narrow()
 	if err != nil {
 		return err
 	}
-	for _, hooks := range [][]Hook{r.setup.beforeAll, r.setup.before[tidemark.MethodFindMany]} {
-		for _, h := range hooks {
-			if err := h(r.ctx, r.find); err != nil {
-				return err
-			}
-		}
-	}
-	if r.selects, err = r.svc.where(r.find.arg(0)); err != nil {
-		return err
-	}
-	r.readable, err = added(asked, r.selects)
+	r.selects = selects
+	r.readable, err = added(asked, selects)
 	return err
 }
 
@@ -158,50 +143,6 @@ func added(asked, narrowed *tidemark.Predicate) (*tidemark.Predicate, error) {
 		}
 	}
 	return tidemark.ParseWhere(narrowed.Schema(), more)
-}
-
-// after runs the after-hooks of findMany on rows, and returns those that they
-// leave, as they leave them. Without hooks it returns nil, for all as they are. They
-// run where there are no rows too: a hook that refuses a where must not tell by that whether it selects any.
-func (r *reconciliation) after(rows []tidemark.RowMeta) (map[string]tidemark.Row, error) {
-	if len(r.setup.afterAll)+len(r.setup.after[tidemark.MethodFindMany]) == 0 {
-		return nil, nil
-	}
-	list := make([]tidemark.Row, len(rows))
-	for i := range rows {
-		list[i] = rows[i].Row
-	}
-	r.find.Result = list
-	for _, hooks := range [][]Hook{r.setup.after[tidemark.MethodFindMany], r.setup.afterAll} {
-		for _, h := range hooks {
-			if err := h(r.ctx, r.find); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return rowsOf(r.find.Result)
-}
-
-// rowsOf returns the rows that hooks have left, by uid.
-func rowsOf(result any) (map[string]tidemark.Row, error) {
-	rows, ok := result.([]tidemark.Row)
-	if !ok {
-		raw, err := encode(result)
-		if err == nil {
-			err = tidemark.EachElement(raw, func(_ int, v []byte) error {
-				rows = append(rows, v)
-				return nil
-			})
-		}
-		if err != nil {
-			return nil, tidemark.Wrap(err, tidemark.CodeInternal, "a hook of findMany left something else than rows")
-		}
-	}
-	left := make(map[string]tidemark.Row, len(rows))
-	for _, row := range rows {
-		left[row.UID()] = row
-	}
-	return left, nil
 }
 
 // snapshot reads the rows and all metadata as of one moment, and gives metadata to
@@ -227,31 +168,24 @@ func (r *reconciliation) snapshot() (*tidemark.Snapshot, error) {
 	return snap, r.adopt(snap, bare)
 }
 
-const maxAdopt = 1000
-
 // adopt gives metadata to the selected rows of the given indexes, but for those of which the
 // client has an entry: that is newer than nothing. Rows that changed meanwhile are taken as they now are.
 func (r *reconciliation) adopt(snap *tidemark.Snapshot, bare []int) error {
-	now := tidemark.StampOf(r.server.opts.Now())
-	var ms []tidemark.Mutation
+	var uids []string
 	var at []int
 	for _, i := range bare {
 		uid := snap.Selected[i].Row.UID()
 		if _, known := r.index[uid]; !known {
-			ms = append(ms, tidemark.Mutation{Model: r.svc.name, UID: uid, Op: tidemark.Adopt, Stamp: now})
-			at = append(at, i)
+			uids, at = append(uids, uid), append(at, i)
 		}
 	}
-	for start := 0; start < len(ms); start += maxAdopt {
-		end := min(start+maxAdopt, len(ms))
-		outcomes, err := r.server.driver.Write(r.ctx, ms[start:end])
-		if err != nil {
-			return driverError(err)
-		}
-		for i := range outcomes {
-			if o := &outcomes[i]; o.Err == nil {
-				snap.Selected[at[start+i]] = tidemark.RowMeta{Row: o.Row, Meta: o.Meta}
-			}
+	outcomes, err := r.server.adopt(r.ctx, r.svc.name, uids)
+	if err != nil {
+		return err
+	}
+	for i := range outcomes {
+		if o := &outcomes[i]; o.Err == nil {
+			snap.Selected[at[i]] = tidemark.RowMeta{Row: o.Row, Meta: o.Meta}
 		}
 	}
 	snap.Selected = slices.DeleteFunc(snap.Selected, func(rm tidemark.RowMeta) bool { return !r.selects.Match(rm.Row) })

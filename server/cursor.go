@@ -1,0 +1,93 @@
+package server
+
+import (
+	"encoding/json"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// cursorTimer tells the sessions, some time after changes were sent, up to where they have
+// them all, so that they do not get those again when they come back.
+type cursorTimer struct {
+	live *live
+
+	mu      sync.Mutex  // protects what follows
+	timer   *time.Timer // nil while there is nothing to tell
+	telling bool        // a cursor is on its way
+	dirty   bool        // changes were sent since it was read
+}
+
+// arm has a cursor follow what was just sent.
+func (c *cursorTimer) arm() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dirty = true
+	c.start()
+}
+
+// start starts the timer if it is not running. mu is held.
+func (c *cursorTimer) start() {
+	s := c.live.server
+	if c.timer == nil && !c.telling && s.opts.CursorInterval > 0 && s.ctx.Err() == nil {
+		c.timer = time.AfterFunc(s.opts.CursorInterval, c.run)
+	}
+}
+
+// run tells the cursor. One runs at a time: while it waits for a long transaction
+// the next ones would wait as well.
+func (c *cursorTimer) run() {
+	s := c.live.server
+	s.work.begin(routines)
+	defer s.work.end(routines)
+	c.mu.Lock()
+	if c.timer == nil { // stopped
+		c.mu.Unlock()
+		return
+	}
+	c.timer, c.telling, c.dirty = nil, true, false
+	c.mu.Unlock()
+	told := c.tell()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.telling = false; c.dirty || !told {
+		c.start()
+	}
+}
+
+// tell reads the cursor, waits until everything below it has been sent, and sends it.
+func (c *cursorTimer) tell() bool {
+	s := c.live.server
+	ctx, cancel := s.bound(s.ctx)
+	defer cancel()
+	at, err := s.logs.Horizon(ctx)
+	if err != nil {
+		if s.ctx.Err() == nil {
+			s.log.Warn("the log's cursor could not be read", slog.Any("error", err))
+		}
+		return false
+	}
+	select {
+	case <-c.live.landing():
+	case <-s.ctx.Done():
+		return false
+	}
+	text := append(tidemark.AppendString([]byte(`{"cursor":`), at.String()), '}')
+	m := &tidemark.Message{Event: tidemark.EventCursor, Args: []json.RawMessage{text}}
+	for _, session := range c.live.scopes.everyone() {
+		_ = session.send(m)
+	}
+	return true
+}
+
+// stop ends the timer, with the server.
+func (c *cursorTimer) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
+}

@@ -1,0 +1,190 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+// maxPageRows is how many rows a page has at most, however short they are.
+const maxPageRows = 4096
+
+// pull is sync.pull(PullRequest): the next page of a scope that the session holds.
+func (s *Server) pull(ctx context.Context, c *Call) (any, error) {
+	session, done, err := sessionOf(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	req, err := parsePull(c.arg(0))
+	if err != nil {
+		return nil, err
+	}
+	sc, err := s.live.scopes.held(session, req.Scope)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkAfter(req.After); err != nil {
+		return nil, err
+	}
+	from, err := tidemark.ParseCursor(req.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	svc, ok := s.Lookup(sc.where.Schema().Name())
+	if !ok {
+		return nil, errUnknownScope
+	}
+	r := svc.newReading(ctx, c, json.RawMessage(sc.where.Key()))
+	page, err := s.page(&r, session, sc, pass{from, req.After, s.opts.PageBytes})
+	if refused, ok := err.(*refusal); ok {
+		return nil, refused.err
+	}
+	if err != nil {
+		return nil, err
+	}
+	return page, nil
+}
+
+// pass is where a client stands in a series of pages.
+type pass struct {
+	from  tidemark.Cursor // as of its beginning
+	after string          // the uid that it has come to
+	bytes int             // about how long the page may be
+}
+
+// refusal is an error of a hook, which decides what a client may read.
+type refusal struct{ err error }
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// page reads a page of a scope for a session. An error of a hook is a *refusal.
+func (s *Server) page(r *reading, session *Session, sc *scope, at pass) (*tidemark.ScopePage, error) {
+	page, err := s.read(r.ctx, sc.where, at)
+	if err != nil {
+		return nil, err
+	}
+	out := &tidemark.ScopePage{Cursor: page.Horizon.String(), Total: page.Total}
+	if page.More {
+		out.After = page.Last
+	}
+	others := s.live.scopes.others(session, sc)
+	rows := page.Rows
+	for _, rm := range page.Gone {
+		if selected(rm.Row, others) { // it is still the client's, by another scope
+			rows = append(rows, rm)
+		} else if d, ok := departure(rm); ok {
+			out.Gone = append(out.Gone, d)
+		}
+	}
+	left, err := r.after(rows)
+	if err != nil {
+		return nil, &refusal{err}
+	}
+	if left == nil {
+		out.Rows = rows
+		return out, nil
+	}
+	for _, rm := range rows {
+		uid := rm.Row.UID()
+		if row := left[uid]; len(row) > 0 {
+			out.Rows = append(out.Rows, tidemark.RowMeta{Row: row, Meta: rm.Meta})
+		} else if d, ok := departure(rm); ok && !at.from.IsZero() { // the client may have it
+			out.Gone = append(out.Gone, d)
+		}
+	}
+	return out, nil
+}
+
+func selected(row tidemark.Row, wheres []*tidemark.Predicate) bool {
+	for _, p := range wheres {
+		if p.Match(row) {
+			return true
+		}
+	}
+	return false
+}
+
+// departure tells of a row that left the client's scopes.
+func departure(rm tidemark.RowMeta) (tidemark.Departure, bool) {
+	d := tidemark.Departure{UID: rm.Meta.UID, At: rm.Meta.T(), Deleted: len(rm.Row) == 0}
+	if d.UID == "" {
+		d.UID = rm.Row.UID()
+	}
+	return d, d.UID != ""
+}
+
+// lengthOf is about how long a page is on the wire.
+func lengthOf(p *tidemark.ScopePage) int {
+	const usual = 64 // bytes around a row, or of a departure
+	n := usual * (1 + len(p.Rows) + len(p.Gone))
+	for i := range p.Rows {
+		n += len(p.Rows[i].Row)
+	}
+	return n
+}
+
+// read reads a page. Rows that have no metadata, since another program inserted them, are given some
+// first, and everybody hears of that; then the page is read again.
+func (s *Server) read(ctx context.Context, where *tidemark.Predicate, at pass) (*tidemark.Page, error) {
+	q := tidemark.Pull{Scope: where, From: at.from, After: at.after, Limit: maxPageRows, Bytes: at.bytes,
+		Count: at.from.IsZero() && at.after == ""}
+	const attempts = 3 // others may go on inserting
+	for i := 1; ; i++ {
+		page, err := s.logs.Pull(ctx, q)
+		if err != nil {
+			return nil, driverError(err)
+		}
+		var bare []string
+		for j := range page.Rows {
+			if page.Rows[j].Meta.UID == "" {
+				bare = append(bare, page.Rows[j].Row.UID())
+			}
+		}
+		if len(bare) == 0 || i == attempts {
+			return page, nil
+		}
+		adopted := false
+		outcomes, err := s.adopt(ctx, where.Schema().Name(), bare)
+		if err != nil {
+			return nil, err
+		}
+		for i := range outcomes {
+			adopted = adopted || outcomes[i].Err == nil
+		}
+		if !adopted { // their uids are taken
+			return page, nil
+		}
+	}
+}
+
+const maxAdopt = 1000
+
+// adopt gives metadata to rows that have none.
+func (s *Server) adopt(ctx context.Context, model string, uids []string) ([]tidemark.Outcome, error) {
+	now := tidemark.StampOf(s.opts.Now())
+	ms := make([]tidemark.Mutation, len(uids))
+	for i, uid := range uids {
+		ms[i] = tidemark.Mutation{Model: model, UID: uid, Op: tidemark.Adopt, Stamp: now}
+	}
+	all := make([]tidemark.Outcome, 0, len(ms))
+	for start := 0; start < len(ms); start += maxAdopt {
+		part := ms[start:min(start+maxAdopt, len(ms))]
+		d, err := s.decide(ctx, part, nil, func(d *deciding) (int, error) {
+			outcomes, err := s.writeTx(ctx, part, d)
+			all = append(all, outcomes...)
+			return len(outcomes), err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, slot := range d.slots {
+			if slot != nil {
+				slot.fill(nil) // no method was called, so no channel hears of it
+			}
+		}
+	}
+	return all, nil
+}
