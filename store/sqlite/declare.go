@@ -38,7 +38,7 @@ func (s *Store) declare(ctx context.Context, c *session, schema *tidemark.Schema
 	if old != nil && slices.Equal(old.fields, fields) {
 		return nil
 	}
-	id, err := c.number(ctx, "SELECT coalesce(max(id), 0) + 1 FROM tidemark_models") // max only grows: see remake
+	id, err := nextModel(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -56,6 +56,11 @@ func (s *Store) declare(ctx context.Context, c *session, schema *tidemark.Schema
 		return err
 	}
 	return m.remember(ctx, c)
+}
+
+// nextModel returns a number for a table. The highest only grows: see remake.
+func nextModel(ctx context.Context, c *session) (int64, error) {
+	return c.number(ctx, "SELECT coalesce(max(id), 0) + 1 FROM tidemark_models")
 }
 
 // checkName refuses a name that the application uses in this file.
@@ -85,13 +90,13 @@ func execAll(ctx context.Context, c *session, texts ...string) error {
 
 func (m *model) create(ctx context.Context, c *session) error {
 	table := "CREATE TABLE " + m.table + ` (uid TEXT NOT NULL PRIMARY KEY, row TEXT, base TEXT,
-	created_at INTEGER, updated_at INTEGER, deleted_at INTEGER, pending INTEGER NOT NULL, seen INTEGER NOT NULL`
+	created_at INTEGER, updated_at INTEGER, deleted_at INTEGER, pending INTEGER NOT NULL, seen INTEGER NOT NULL, waiting TEXT`
 	for _, col := range m.columns {
 		table += ", " + col.name // without a type: values stay as they are bound
 	}
 	texts := []string{
 		table + ") WITHOUT ROWID",
-		"CREATE INDEX " + m.table + "_own ON " + m.table + " (uid) WHERE base > ''",
+		"CREATE INDEX " + m.table + "_own ON " + m.table + " (uid) WHERE base > '' AND waiting IS NULL",
 		"CREATE INDEX " + m.table + "_gone ON " + m.table + " (deleted_at) WHERE deleted_at <> 0",
 	}
 	for _, col := range m.columns {
@@ -107,11 +112,21 @@ func (m *model) remake(ctx context.Context, c *session, old *model) error {
 	if err := m.create(ctx, c); err != nil {
 		return err
 	}
-	page := strings.Replace(old.one, "uid = ?", "uid > ? ORDER BY uid LIMIT 1000", 1)
+	if err := m.copyFrom(ctx, c, old.table, recordColumns, readBase); err != nil {
+		return err
+	}
+	return execAll(ctx, c, "UPDATE "+m.table+" SET waiting = (SELECT waiting FROM "+old.table+" AS o WHERE o.uid = "+m.table+
+		".uid) WHERE uid IN (SELECT uid FROM "+old.table+" WHERE waiting IS NOT NULL)", "DROP TABLE "+old.table)
+}
+
+// copyFrom stores the records of another table, whose columns are those of
+// recordColumns but for their names, and whose base baseOf reads.
+func (m *model) copyFrom(ctx context.Context, c *session, table, columns string, base func(row tidemark.Row, kept []byte) (tidemark.Row, error)) error {
+	page := "SELECT 0, " + columns + " FROM " + table + " WHERE uid > ? ORDER BY uid LIMIT 1000"
 	for after := ""; ; {
 		var recs []tidemark.Record
 		err := c.query(ctx, func(r *sql.Rows) error {
-			_, rec, err := scanRecord(r)
+			_, rec, err := scanRecord(r, base)
 			recs = append(recs, rec)
 			return err
 		}, page, after)
@@ -119,9 +134,9 @@ func (m *model) remake(ctx context.Context, c *session, old *model) error {
 			return err
 		}
 		if len(recs) == 0 {
-			return execAll(ctx, c, "DROP TABLE "+old.table)
+			return nil
 		}
-		if err := m.store(ctx, c, recs); err != nil {
+		if err := m.store(ctx, c, recs, nil); err != nil {
 			return err
 		}
 		after = recs[len(recs)-1].UID

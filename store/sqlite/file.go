@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -19,13 +19,18 @@ const (
 	formatVersion = 2
 )
 
-// createTables makes an empty file ours.
-const createTables = `
-CREATE TABLE tidemark_models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fields TEXT NOT NULL);
-CREATE TABLE tidemark_outbox (n INTEGER PRIMARY KEY, model TEXT NOT NULL, uid TEXT NOT NULL,
-	op INTEGER NOT NULL, data TEXT, stamp INTEGER NOT NULL, unit INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX tidemark_outbox_row ON tidemark_outbox (model, uid);
-CREATE TABLE tidemark_entries (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID`
+// createTables make an empty file ours.
+var createTables = append([]string{
+	"CREATE TABLE tidemark_models (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, fields TEXT NOT NULL)",
+	"CREATE TABLE tidemark_entries (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+}, outboxTables...)
+
+// outboxTables are the outbox. op 0 is a number that was given and is not to be given again.
+var outboxTables = []string{
+	`CREATE TABLE tidemark_mutations (n INTEGER PRIMARY KEY, model TEXT NOT NULL, uid TEXT NOT NULL, op INTEGER NOT NULL,
+	data TEXT, stamp INTEGER NOT NULL, unit INTEGER NOT NULL, loose INTEGER NOT NULL)`,
+	"CREATE INDEX tidemark_mutations_loose ON tidemark_mutations (model, uid) WHERE loose = 1",
+}
 
 // DSN returns the data source name with which the driver mattn/go-sqlite3 opens
 // the file path (":memory:" for none) as [Open] wants it: synchronous=FULL, a
@@ -64,7 +69,11 @@ func Create(path string) error {
 // openFile makes sure that the file is ours and of this version, or makes an
 // empty one ours. Nothing of a file that is something else is changed. memory says that there is no file.
 func openFile(ctx context.Context, c *session, o *Options, connections int) (memory bool, err error) {
-	empty, err := inspect(ctx, c)
+	var version int64
+	err = c.snapshot(ctx, func() error { // another store may be about to make or to upgrade it
+		version, err = inspect(ctx, c)
+		return err
+	})
 	if err != nil {
 		return false, err
 	}
@@ -75,40 +84,48 @@ func openFile(ctx context.Context, c *session, o *Options, connections int) (mem
 	if err := checkSettings(ctx, c, o, memory, connections); err != nil {
 		return false, err
 	}
-	if empty {
+	if version == 0 {
 		return memory, initialise(ctx, c)
 	}
-	return memory, checkPages(ctx, c, o)
+	if err := checkPages(ctx, c, o); err != nil || version == formatVersion {
+		return memory, err
+	}
+	o.Logger.InfoContext(ctx, "the file is of an older format: it is written anew", "format", version)
+	return memory, upgrade(ctx, c)
 }
 
-// inspect reports whether the file is empty, and an error when it is not ours.
-func inspect(ctx context.Context, c *session) (empty bool, err error) {
+// inspect returns the file's format, 0 for an empty file, and an error when it is not ours.
+func inspect(ctx context.Context, c *session) (version int64, err error) {
 	id, err := c.number(ctx, "PRAGMA application_id")
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	version, err := c.number(ctx, "PRAGMA user_version")
+	version, err = c.number(ctx, "PRAGMA user_version")
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	objects, err := c.number(ctx, "SELECT count(*) FROM sqlite_schema")
 	switch {
 	case err != nil:
-		return false, err
+		return 0, err
 	case id == 0 && version == 0 && objects == 0:
-		return true, nil
+		return 0, nil
 	case id != applicationID:
-		return false, fmt.Errorf("%w: its application_id is %d", tidemark.ErrDamaged, id)
+		return 0, fmt.Errorf("%w: its application_id is %d", tidemark.ErrDamaged, id)
 	case version > formatVersion:
-		return false, fmt.Errorf("%w: format %d, this is %d", tidemark.ErrNewerFile, version, formatVersion)
+		return 0, fmt.Errorf("%w: format %d, this is %d", tidemark.ErrNewerFile, version, formatVersion)
 	case version < 1:
-		return false, fmt.Errorf("%w: format %d", tidemark.ErrDamaged, version)
+		return 0, fmt.Errorf("%w: format %d", tidemark.ErrDamaged, version)
 	}
-	ours, err := c.number(ctx, `SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('tidemark_models', 'tidemark_outbox', 'tidemark_entries')`)
+	outbox := "tidemark_mutations"
+	if version == 1 {
+		outbox = "tidemark_outbox"
+	}
+	ours, err := c.number(ctx, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ('tidemark_models', 'tidemark_entries', ?)", outbox)
 	if err == nil && ours != 3 {
 		err = fmt.Errorf("%w: tables are missing", tidemark.ErrDamaged)
 	}
-	return false, err
+	return version, err
 }
 
 // checkJournal puts a file into WAL mode, in which readers and the writer do not
@@ -167,17 +184,12 @@ func setting(format string, args ...any) error {
 // so at the same time.
 func initialise(ctx context.Context, c *session) error {
 	return c.transaction(ctx, func() error {
-		if empty, err := inspect(ctx, c); err != nil || !empty {
+		if version, err := inspect(ctx, c); err != nil || version != 0 {
 			return err
 		}
-		for _, q := range append(strings.Split(createTables, ";"),
+		return execAll(ctx, c, append(slices.Clone(createTables),
 			fmt.Sprintf("PRAGMA application_id = %d", applicationID),
-			fmt.Sprintf("PRAGMA user_version = %d", formatVersion)) {
-			if _, err := c.conn.ExecContext(ctx, q); err != nil {
-				return translate(ctx, err)
-			}
-		}
-		return nil
+			fmt.Sprintf("PRAGMA user_version = %d", formatVersion))...)
 	})
 }
 

@@ -81,7 +81,7 @@ func fieldsOf(s *tidemark.Schema) []field {
 // model is a declared model: its table and the statements that work on it.
 //
 // The table keeps each row as its JSON text. base is NULL when it is the same as
-// row (nearly always), empty when the server has no such row. A field that is
+// row (nearly always), empty when the server has no such row, else see baseOf. A field that is
 // indexed has its value beside the text once more, as SQLite's own type, put
 // there by ValueOf: so a clause on it is exact without restating in SQL what a
 // value is, and other clauses are decided by Predicate.Match.
@@ -91,13 +91,15 @@ type model struct {
 	fields  []field
 	columns []column
 
-	table                string
-	get, one, many       string
-	put, putMany, remove string
-	change               string // put, of a record whose indexed values stay; "" where nothing is indexed
-	prune                string
-	heldSame, heldOwn    string
-	heldExact            string // heldSame where the rows need not be looked at
+	table                  string
+	get, one, many         string
+	put, putMany, putMoved string // moved: waiting is written too
+	change, changeMoved    string // put, of a record whose indexed values stay; "" where nothing is indexed
+	remove, prune          string
+	waiting, wait          string
+	pending                string // which mutations, for selectMutations
+	heldSame, heldOwn      string
+	heldExact              string // heldSame where the rows need not be looked at
 }
 
 // column is an indexed field.
@@ -117,53 +119,82 @@ func newModel(id int64, name string, fields []field) *model {
 			m.columns = append(m.columns, column{name: "x" + strconv.Itoa(i), field: f.Name, kind: kindOf(f.Kind)})
 		}
 	}
-	const record = "uid, row, base, created_at, updated_at, deleted_at, pending, seen"
 	m.get = "SELECT row FROM " + m.table + " WHERE uid = ? AND row IS NOT NULL"
-	m.one = "SELECT 0, " + record + " FROM " + m.table + " WHERE uid = ?"
-	m.many = "SELECT key, " + record + " FROM json_each(?) JOIN " + m.table + " ON uid = value"
+	m.one = "SELECT 0, " + recordColumns + " FROM " + m.table + " WHERE uid = ?"
+	m.many = "SELECT key, " + recordColumns + " FROM json_each(?) JOIN " + m.table + " ON uid = value"
+	m.put, m.putMany, m.putMoved = m.putText(1, false), m.putText(putChunk, false), m.putText(1, true)
+	m.change, m.changeMoved = m.changeText(false), m.changeText(true)
 	m.remove = "DELETE FROM " + m.table + " WHERE uid = ?"
-	m.prune = "DELETE FROM " + m.table + " WHERE deleted_at < ? AND deleted_at <> 0 AND pending = 0 AND " + noBase
-	m.heldSame = "SELECT uid, created_at, updated_at, deleted_at, seen, row FROM " + m.table + " WHERE base IS NULL AND row IS NOT NULL"
-	m.heldExact = strings.Replace(m.heldSame, ", row FROM", ", NULL FROM", 1)
-	m.heldOwn = "SELECT uid, created_at, updated_at, deleted_at, seen, base FROM " + m.table + " WHERE base > ''"
-	m.put, m.putMany = m.putText(record, 1), m.putText(record, putChunk)
-	m.change = m.changeText()
+	m.prune = "DELETE FROM " + m.table + " WHERE deleted_at < ? AND deleted_at <> 0 AND pending = 0 AND waiting IS NULL AND " + noBase
+	m.waiting = "SELECT uid, waiting FROM json_each(?) JOIN " + m.table + " ON uid = value WHERE waiting IS NOT NULL"
+	m.wait = "UPDATE " + m.table + " SET waiting = " + waitingAfter("?1", "?2") + " WHERE uid = ?3"
+	m.pending = "n IN (SELECT w.value FROM json_each(?1) AS u JOIN " + m.table + " AS r ON r.uid = u.value" +
+		" JOIN json_each('[' || r.waiting || ']') AS w UNION ALL " + selectLoose + ")"
+	const held = "SELECT uid, created_at, updated_at, deleted_at, seen, row, base FROM "
+	m.heldSame = held + m.table + " WHERE base IS NULL AND row IS NOT NULL"
+	m.heldExact = strings.Replace(m.heldSame, ", row, base FROM", ", NULL, NULL FROM", 1)
+	m.heldOwn = held + m.table + " WHERE base > '' AND waiting IS NULL UNION ALL " + held + m.table +
+		" WHERE base > '' AND waiting IS NOT NULL AND uid IN (SELECT uid FROM tidemark_mutations WHERE model = ?)"
 	return m
+}
+
+// recordColumns are the columns that a record is made of.
+const recordColumns = "uid, row, base, created_at, updated_at, deleted_at, pending, seen"
+
+// waitingAfter returns an expression for what waiting becomes: the text behind what it was, or in its place.
+func waitingAfter(behind, text string) string {
+	return "nullif(coalesce(CASE WHEN " + behind + " THEN waiting END || ',', '') || " + text + ", '')"
 }
 
 // changeText returns a statement with the arguments of put, by their numbers,
 // that stores a record which is there with the same indexed values. SQLite writes
 // an index anew when its column is set, to whatever value: a page of the file more for each.
-func (m *model) changeText() string {
+func (m *model) changeText(moved bool) string {
 	if len(m.columns) == 0 {
 		return ""
 	}
-	text := "UPDATE " + m.table + " SET row = ?2, base = ?3, created_at = ?4, updated_at = ?5, deleted_at = ?6, pending = ?7, seen = ?8 WHERE uid = ?1"
+	var sets []string
+	for i, name := range strings.Split(recordColumns, ", ")[1:] {
+		sets = append(sets, name+" = ?"+strconv.Itoa(2+i))
+	}
+	if moved {
+		sets = append(sets, "waiting = "+waitingAfter(m.movedArgs()))
+	}
+	text := "UPDATE " + m.table + " SET " + strings.Join(sets, ", ") + " WHERE uid = ?1"
 	for i, c := range m.columns {
 		text += " AND " + c.name + " IS ?" + strconv.Itoa(9+i)
 	}
 	return text
 }
 
+// movedArgs returns the arguments of waitingAfter in put and change: those behind all others.
+func (m *model) movedArgs() (behind, text string) {
+	n := 9 + len(m.columns)
+	return "?" + strconv.Itoa(n+1), "?" + strconv.Itoa(n)
+}
+
 // noBase selects the records that have no Base.
 const noBase = "(base = '' OR base IS NULL AND row IS NULL)"
 
-// putText returns the statement that stores n records.
-func (m *model) putText(record string, n int) string {
-	names := strings.Split(record, ", ")
+// putText returns the statement that stores n records; moved, one with its waiting.
+func (m *model) putText(n int, moved bool) string {
+	names := strings.Split(recordColumns, ", ")
 	for _, c := range m.columns {
 		names = append(names, c.name)
 	}
-	values := "(?" + strings.Repeat(",?", len(names)-1) + ")"
-	text := "INSERT INTO " + m.table + " (" + strings.Join(names, ", ") + ") VALUES " +
-		strings.Repeat(values+",", n-1) + values + " ON CONFLICT (uid) DO UPDATE SET "
+	values := strings.Repeat("?, ", len(names)-1) + "?"
+	sets := make([]string, len(names)-1)
 	for i, name := range names[1:] {
-		if i > 0 {
-			text += ", "
-		}
-		text += name + " = excluded." + name
+		sets[i] = name + " = excluded." + name
 	}
-	return text
+	if moved {
+		behind, text := m.movedArgs()
+		names = append(names, "waiting")
+		values += ", nullif(" + text + ", '')"
+		sets = append(sets, "waiting = "+waitingAfter(behind, text))
+	}
+	return "INSERT INTO " + m.table + " (" + strings.Join(names, ", ") + ") VALUES " +
+		strings.Repeat("("+values+"), ", n-1) + "(" + values + ") ON CONFLICT (uid) DO UPDATE SET " + strings.Join(sets, ", ")
 }
 
 func (m *model) column(field string) (column, bool) {

@@ -2,7 +2,7 @@ package sqlite
 
 import (
 	"database/sql"
-	"strconv"
+	"errors"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -12,11 +12,15 @@ import (
 // a higher one. AUTOINCREMENT would promise the same, and write one more page of
 // the file with each Enqueue.
 const (
-	selectMutations = "SELECT n, model, uid, op, data, stamp, unit FROM tidemark_outbox WHERE op <> 0 AND "
-	blankHighest    = `UPDATE tidemark_outbox SET model = '', uid = '', op = 0, data = NULL
-		WHERE n = (SELECT max(n) FROM tidemark_outbox) AND n IN (SELECT value FROM json_each(?))`
-	deleteOthers = `DELETE FROM tidemark_outbox WHERE n < (SELECT max(n) FROM tidemark_outbox)
-		AND n IN (SELECT value FROM json_each(?) UNION ALL SELECT n FROM tidemark_outbox WHERE model = '' AND op = 0)`
+	selectMutations = "SELECT n, model, uid, op, data, stamp, unit FROM tidemark_mutations WHERE op <> 0 AND "
+	selectLoose     = "SELECT n FROM tidemark_mutations WHERE loose = 1 AND model = ?2 AND uid IN (SELECT value FROM json_each(?1))"
+	insertMutation  = "INSERT INTO tidemark_mutations (model, uid, op, data, stamp, unit, loose) VALUES (?, ?, ?, ?, ?, ?, 0)"
+	amendMutation   = "UPDATE tidemark_mutations SET stamp = ?, unit = ? WHERE n = ? AND op <> 0"
+	selectRows      = "SELECT n, model, uid FROM tidemark_mutations WHERE op <> 0 AND loose = 0 AND n IN (SELECT value FROM json_each(?))"
+	blankHighest    = `UPDATE tidemark_mutations SET model = '', uid = '', op = 0, data = NULL, loose = 0
+		WHERE n = (SELECT max(n) FROM tidemark_mutations) AND n IN (SELECT value FROM json_each(?))`
+	deleteOthers = `DELETE FROM tidemark_mutations WHERE n < (SELECT max(n) FROM tidemark_mutations)
+		AND n IN (SELECT value FROM json_each(?) UNION ALL SELECT n FROM tidemark_mutations WHERE op = 0)`
 )
 
 func (t *tx) Enqueue(ms []tidemark.Mutation) error {
@@ -25,14 +29,14 @@ func (t *tx) Enqueue(ms []tidemark.Mutation) error {
 	}
 	for i := range ms {
 		m := &ms[i]
-		res, err := t.exec("INSERT INTO tidemark_outbox (model, uid, op, data, stamp, unit) VALUES (?, ?, ?, ?, ?, ?)",
-			m.Model, m.UID, int64(m.Op), textOf(m.Data), int64(m.Stamp), m.Unit)
+		res, err := t.exec(insertMutation, m.Model, m.UID, int64(m.Op), textOf(m.Data), int64(m.Stamp), m.Unit)
 		if err != nil {
 			return err
 		}
 		if m.N, err = res.LastInsertId(); err != nil {
 			return t.seal(err)
 		}
+		t.move(m.Model, m.UID).come(m.N)
 	}
 	return nil
 }
@@ -41,22 +45,32 @@ func (t *tx) Outbox(after int64, limit int) ([]tidemark.Mutation, error) {
 	if limit <= 0 {
 		limit = -1 // SQLite's word for all
 	}
-	return t.mutations("n > ? ORDER BY n LIMIT ?", after, int64(limit))
-}
-
-func (t *tx) Pending(model string, uids []string) ([]tidemark.Mutation, error) {
-	if len(uids) == 1 {
-		return t.mutations("model = ? AND uid = ? ORDER BY n", model, uids[0])
-	}
-	return t.mutations("model = ? AND uid IN (SELECT value FROM json_each(?)) ORDER BY n", model, listOf(uids))
-}
-
-func (t *tx) mutations(where string, args ...any) ([]tidemark.Mutation, error) {
 	if err := t.check(false); err != nil {
 		return nil, err
 	}
+	ms, err := t.mutations("n > ? ORDER BY n LIMIT ?", after, int64(limit))
+	return ms, t.seal(err)
+}
+
+func (t *tx) Pending(name string, uids []string) (ms []tidemark.Mutation, err error) {
+	if err := t.ready(false); err != nil {
+		return nil, err
+	}
+	list := listOf(uids)
+	err = t.on(name, func(m *model) error {
+		ms, err = t.mutations(m.pending+" ORDER BY n", list, name)
+		return err
+	})
+	if errors.Is(err, errUndeclared) {
+		ms, err = t.mutations("n IN ("+selectLoose+") ORDER BY n", list, name)
+		err = t.seal(err)
+	}
+	return ms, err
+}
+
+func (t *tx) mutations(where string, args ...any) ([]tidemark.Mutation, error) {
 	var ms []tidemark.Mutation
-	err := t.query(func(r *sql.Rows) error {
+	err := t.c.query(t.quiet, func(r *sql.Rows) error {
 		var m tidemark.Mutation
 		err := r.Scan(&m.N, &m.Model, &m.UID, &m.Op, (*[]byte)(&m.Data), &m.Stamp, &m.Unit)
 		ms = append(ms, m)
@@ -70,8 +84,7 @@ func (t *tx) Amend(ms []tidemark.Mutation) error {
 		return err
 	}
 	for i := range ms {
-		m := &ms[i]
-		if _, err := t.exec("UPDATE tidemark_outbox SET stamp = ?, unit = ? WHERE n = ? AND op <> 0", int64(m.Stamp), m.Unit, m.N); err != nil {
+		if _, err := t.exec(amendMutation, int64(ms[i].Stamp), ms[i].Unit, ms[i].N); err != nil {
 			return err
 		}
 	}
@@ -82,17 +95,20 @@ func (t *tx) Dequeue(ns []int64) error {
 	if err := t.check(true); err != nil {
 		return err
 	}
-	list := []byte{'['}
-	for i, n := range ns {
-		if i > 0 {
-			list = append(list, ',')
-		}
-		list = strconv.AppendInt(list, n, 10)
-	}
-	text := string(append(list, ']'))
-	if _, err := t.exec(blankHighest, text); err != nil {
+	list := "[" + joined(ns) + "]"
+	err := t.query(func(r *sql.Rows) error {
+		var n int64
+		var name rowName
+		err := r.Scan(&n, &name.model, &name.uid)
+		t.move(name.model, name.uid).leave(n)
+		return err
+	}, selectRows, list)
+	if err != nil {
 		return err
 	}
-	_, err := t.exec(deleteOthers, text)
+	if _, err := t.exec(blankHighest, list); err != nil {
+		return err
+	}
+	_, err = t.exec(deleteOthers, list)
 	return err
 }

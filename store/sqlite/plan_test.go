@@ -61,8 +61,9 @@ func TestIndexesAreUsed(t *testing.T) {
 	m := s.models.Load().models["item"]
 	for text, uses := range map[string]string{
 		m.heldOwn: "_own", m.prune: "_gone", m.many: "PRIMARY KEY (uid=?)", m.one: "PRIMARY KEY (uid=?)",
-		selectMutations + "model = ? AND uid IN (SELECT value FROM json_each(?)) ORDER BY n": "tidemark_outbox_row (model=? AND uid=?)",
-		selectMutations + "n > ? ORDER BY n LIMIT ?":                                         "INTEGER PRIMARY KEY (rowid>?)",
+		selectMutations + m.pending + " ORDER BY n":    "INTEGER PRIMARY KEY (rowid=?)",
+		selectMutations + "n IN (" + selectLoose + ")": "tidemark_mutations_loose (model=? AND uid=?)",
+		selectMutations + "n > ? ORDER BY n LIMIT ?":   "INTEGER PRIMARY KEY (rowid>?)",
 		deleteOthers: "INTEGER PRIMARY KEY (rowid=?)",
 		blankHighest: "INTEGER PRIMARY KEY (rowid=?)",
 	} {

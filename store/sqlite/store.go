@@ -206,16 +206,15 @@ func (s *Store) Update(ctx context.Context, fn func(tidemark.StoreTx) error) err
 
 // run runs fn in the transaction that c is in.
 func (s *Store) run(ctx context.Context, c *session, writable bool, fn func(tidemark.StoreTx) error) error {
-	models, err := s.refresh(ctx, c)
-	if err != nil {
-		return err
-	}
-	t := &tx{ctx: ctx, quiet: context.WithoutCancel(ctx), c: c, models: models, writable: writable}
+	t := &tx{ctx: ctx, quiet: context.WithoutCancel(ctx), s: s, c: c, models: s.models.Load(), writable: writable}
 	defer func() { t.over = true }()
 	if err := fn(t); err != nil {
 		return err
 	}
-	return t.failed
+	if t.failed != nil {
+		return t.failed
+	}
+	return t.settle()
 }
 
 // write calls fn with the connection that may write.

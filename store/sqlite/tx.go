@@ -1,13 +1,11 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"slices"
 	"strings"
-	"unsafe"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -18,8 +16,10 @@ var _ tidemark.StoreTx = (*tx)(nil)
 type tx struct {
 	ctx      context.Context // interrupts what may take long
 	quiet    context.Context // without an end, for what takes microseconds
+	s        *Store
 	c        *session
 	models   *catalog
+	moves    map[rowName]*moves
 	writable bool
 	over     bool
 	failed   error // what the database said first; the transaction cannot be saved then
@@ -38,6 +38,14 @@ func (t *tx) check(write bool) error {
 	return t.ctx.Err()
 }
 
+// ready is check for what looks at rows by the numbers that wait for them.
+func (t *tx) ready(write bool) error {
+	if err := t.check(write); err != nil {
+		return err
+	}
+	return t.settle()
+}
+
 // seal remembers an error of the database: SQLite may have rolled back, and what
 // was written after that would stand alone.
 func (t *tx) seal(err error) error {
@@ -47,11 +55,29 @@ func (t *tx) seal(err error) error {
 	return err
 }
 
-func (t *tx) model(name string, write bool) (*model, error) {
-	if err := t.check(write); err != nil {
-		return nil, err
+// on calls fn with a model that is declared; once more when another store has
+// changed the model's table since this one last looked, which the first statement
+// of a transaction on that table meets.
+func (t *tx) on(name string, fn func(*model) error) error {
+	try := func() error {
+		m, err := t.models.model(name)
+		if err != nil {
+			return err
+		}
+		return fn(m)
 	}
-	return t.models.model(name)
+	err := try()
+	if isStale(err) || errors.Is(err, errUndeclared) {
+		var models *catalog
+		if models, err = t.s.refresh(t.quiet, t.c); err == nil {
+			t.models = models
+			err = try()
+		}
+	}
+	if errors.Is(err, errUndeclared) {
+		return err
+	}
+	return t.seal(err)
 }
 
 func (t *tx) exec(text string, args ...any) (sql.Result, error) {
@@ -63,9 +89,8 @@ func (t *tx) query(scan func(*sql.Rows) error, text string, args ...any) error {
 	return t.seal(t.c.query(t.quiet, scan, text, args...))
 }
 
-func (t *tx) Records(model string, uids []string) ([]tidemark.Record, error) {
-	m, err := t.model(model, false)
-	if err != nil {
+func (t *tx) Records(name string, uids []string) ([]tidemark.Record, error) {
+	if err := t.check(false); err != nil {
 		return nil, err
 	}
 	recs := make([]tidemark.Record, len(uids))
@@ -73,19 +98,21 @@ func (t *tx) Records(model string, uids []string) ([]tidemark.Record, error) {
 		recs[i].UID = uid
 	}
 	scan := func(r *sql.Rows) error {
-		i, rec, err := scanRecord(r)
+		i, rec, err := scanRecord(r, readBase)
 		if err == nil && rec.UID == uids[i] { // not where a uid that is no text was made one
 			recs[i] = rec
 		}
 		return err
 	}
-	switch len(uids) {
-	case 0:
-	case 1:
-		err = t.query(scan, m.one, uids[0])
-	default:
-		err = t.query(scan, m.many, listOf(uids))
-	}
+	err := t.on(name, func(m *model) error {
+		switch len(uids) {
+		case 0:
+			return nil
+		case 1:
+			return t.c.query(t.quiet, scan, m.one, uids[0])
+		}
+		return t.c.query(t.quiet, scan, m.many, listOf(uids))
+	})
 	return recs, err
 }
 
@@ -118,147 +145,55 @@ func (c *metaColumns) meta(named bool) tidemark.Meta {
 }
 
 // scanRecord reads a record and its place in the list that was asked for.
-func scanRecord(r *sql.Rows) (place int, rec tidemark.Record, err error) {
+func scanRecord(r *sql.Rows, readBase func(tidemark.Row, []byte) (tidemark.Row, error)) (place int, rec tidemark.Record, err error) {
 	var meta metaColumns
 	var base []byte
 	err = r.Scan(&place, &meta.uid, (*[]byte)(&rec.Row), &base, &meta.created, &meta.updated, &meta.deleted, &rec.Pending, &rec.Seen)
-	rec.UID, rec.Meta = meta.uid, meta.meta(false)
-	switch {
-	case base == nil:
-		rec.Base = bytes.Clone(rec.Row)
-	case len(base) > 0:
-		rec.Base = base
+	if err != nil {
+		return 0, rec, err
 	}
+	rec.UID, rec.Meta = meta.uid, meta.meta(false)
+	rec.Base, err = readBase(rec.Row, base)
 	return place, rec, err
 }
 
-func (t *tx) Put(model string, recs []tidemark.Record) error {
-	m, err := t.model(model, true)
-	if err != nil {
-		return err
-	}
-	for i := range recs {
-		if err := recs[i].Check(); err != nil {
-			return err
-		}
-	}
-	return t.seal(m.store(t.quiet, t.c, recs))
-}
-
-// store writes records that were checked, many with one statement where none is to be removed.
-func (m *model) store(ctx context.Context, c *session, recs []tidemark.Record) error {
-	var args []any
-	for len(recs) > 0 {
-		n := chunk(recs)
-		if n == 1 {
-			if err := m.storeOne(ctx, c, &recs[0]); err != nil {
-				return err
-			}
-			recs = recs[1:]
-			continue
-		}
-		args = args[:0]
-		for i := range recs[:n] {
-			args = m.args(args, &recs[i])
-		}
-		if _, err := c.exec(ctx, m.putMany, args...); err != nil {
-			return err
-		}
-		recs = recs[n:]
-	}
-	return nil
-}
-
-func (m *model) storeOne(ctx context.Context, c *session, r *tidemark.Record) error {
-	if r.IsZero() {
-		_, err := c.exec(ctx, m.remove, r.UID)
-		return err
-	}
-	args := m.args(nil, r)
-	isNew := r.Meta.IsZero() && r.Pending <= 1 // most likely; only speed depends on it
-	if m.change != "" && !isNew {
-		res, err := c.exec(ctx, m.change, args...)
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err == nil && n == 1 {
-			return nil
-		}
-	}
-	_, err := c.exec(ctx, m.put, args...)
-	return err
-}
-
-// chunk returns how many of the first records go with the next statement: putChunk or one.
-func chunk(recs []tidemark.Record) int {
-	if len(recs) < putChunk {
-		return 1
-	}
-	for i := range recs[:putChunk] {
-		if recs[i].IsZero() {
-			return 1
-		}
-	}
-	return putChunk
-}
-
-func (m *model) args(args []any, r *tidemark.Record) []any {
-	args = append(args, r.UID, textOf(r.Row), nil)
-	if !bytes.Equal(r.Row, r.Base) {
-		args[len(args)-1] = string(r.Base)
-	}
-	if r.Meta.IsZero() {
-		args = append(args, nil, nil, nil)
-	} else {
-		args = append(args, int64(r.Meta.CreatedAt), int64(r.Meta.UpdatedAt), int64(r.Meta.DeletedAt))
-	}
-	return m.values(append(args, int64(r.Pending), r.Seen), r.Row)
-}
-
-func textOf(r tidemark.Row) any {
-	if len(r) == 0 {
-		return nil
-	}
-	return unsafe.String(&r[0], len(r)) // a row is not modified once made, and a first sync has many
-}
-
 func (t *tx) Held(p *tidemark.Predicate) ([]tidemark.Meta, error) {
-	m, err := t.model(p.Schema().Name(), false)
-	if err != nil {
-		return nil, err
-	}
 	var metas []tidemark.Meta
-	err = m.held(t.ctx, t.c, p, func(meta tidemark.Meta, _ int64) { metas = append(metas, meta) })
+	err := t.held(p, func(meta tidemark.Meta, _ int64) { metas = append(metas, meta) })
 	if !slices.IsSortedFunc(metas, byUID) { // those that differ came last
 		slices.SortFunc(metas, byUID)
 	}
-	return metas, t.seal(err)
+	return metas, err
 }
 
 func byUID(a, b tidemark.Meta) int { return strings.Compare(a.UID, b.UID) }
 
 func (t *tx) Unseen(p *tidemark.Predicate, pass int64) ([]string, error) {
-	m, err := t.model(p.Schema().Name(), false)
-	if err != nil {
-		return nil, err
-	}
 	var uids []string
-	err = m.held(t.ctx, t.c, p, func(meta tidemark.Meta, seen int64) {
+	err := t.held(p, func(meta tidemark.Meta, seen int64) {
 		if seen < pass {
 			uids = append(uids, meta.UID)
 		}
 	})
 	slices.Sort(uids)
-	return uids, t.seal(err)
+	return uids, err
 }
 
-func (t *tx) Prune(model string, before tidemark.Stamp) error {
-	m, err := t.model(model, true)
-	if err != nil {
+func (t *tx) held(p *tidemark.Predicate, each func(meta tidemark.Meta, seen int64)) error {
+	if err := t.ready(false); err != nil {
 		return err
 	}
-	_, err = t.exec(m.prune, int64(before))
-	return err
+	return t.on(p.Schema().Name(), func(m *model) error { return m.held(t.ctx, t.c, p, each) })
+}
+
+func (t *tx) Prune(name string, before tidemark.Stamp) error {
+	if err := t.ready(true); err != nil {
+		return err
+	}
+	return t.on(name, func(m *model) error {
+		_, err := t.c.exec(t.quiet, m.prune, int64(before))
+		return err
+	})
 }
 
 func (t *tx) Load(key string) (value []byte, err error) {

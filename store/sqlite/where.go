@@ -106,11 +106,22 @@ func (m *model) held(ctx context.Context, c *session, p *tidemark.Predicate, eac
 	scan := func(exact bool) func(*sql.Rows) error {
 		return func(r *sql.Rows) error {
 			var meta metaColumns
-			var base sql.RawBytes
-			if err := r.Scan(&meta.uid, &meta.created, &meta.updated, &meta.deleted, &seen, &base); err != nil {
+			var row, base sql.RawBytes
+			if err := r.Scan(&meta.uid, &meta.created, &meta.updated, &meta.deleted, &seen, &row, &base); err != nil {
 				return err
 			}
-			if exact || p.Match(tidemark.Row(base)) {
+			if exact {
+				each(meta.meta(true), seen)
+				return nil
+			}
+			told := tidemark.Row(row)
+			if base != nil {
+				var err error
+				if told, err = readBase(told, base); err != nil {
+					return err
+				}
+			}
+			if p.Match(told) {
 				each(meta.meta(true), seen)
 			}
 			return nil
@@ -123,5 +134,5 @@ func (m *model) held(ctx context.Context, c *session, p *tidemark.Predicate, eac
 	if err := c.query(ctx, scan(w.exact), same+w.text+w.order(), w.args...); err != nil {
 		return err
 	}
-	return c.query(ctx, scan(false), m.heldOwn)
+	return c.query(ctx, scan(false), m.heldOwn, m.name)
 }

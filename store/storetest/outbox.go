@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/tidemark-sync/tidemark"
@@ -134,6 +135,8 @@ var outboxRules = []Rule{
 				t.fatalf("pending %v", got)
 			}
 		}},
+	{Name: "outbox/in any order", Says: "Outbox, Pending, Held and Records are right in whatever order records and mutations of a row come and go; here at random",
+		check: func(t *T) { checkQueue(t, rand.Uint64()) }},
 	{Name: "outbox/the caller's", Says: "mutations that a store returns belong to the caller, and what it was given stays the caller's",
 		check: func(t *T) {
 			ms := t.enqueue(mutation("a"))

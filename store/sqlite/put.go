@@ -1,0 +1,157 @@
+package sqlite
+
+import (
+	"context"
+	"unsafe"
+
+	"github.com/tidemark-sync/tidemark"
+)
+
+func (t *tx) Put(name string, recs []tidemark.Record) error {
+	if err := t.check(true); err != nil {
+		return err
+	}
+	for i := range recs {
+		if err := recs[i].Check(); err != nil {
+			return err
+		}
+	}
+	err := t.on(name, func(m *model) error {
+		moved, err := t.carry(m, recs)
+		if err != nil {
+			return err
+		}
+		return m.store(t.quiet, t.c, recs, moved)
+	})
+	if err == nil && len(t.moves) > 0 {
+		for i := range recs {
+			delete(t.moves, rowName{name, recs[i].UID})
+		}
+	}
+	return err
+}
+
+// carry returns, by their places, what becomes of the numbers that wait for those
+// of the records where they move, and makes loose those that a removed record leaves.
+func (t *tx) carry(m *model, recs []tidemark.Record) (moved map[int]numbers, err error) {
+	var ask []string
+	for i := range recs {
+		if v := t.moves[rowName{m.name, recs[i].UID}]; recs[i].IsZero() || v != nil && len(v.went) > 0 {
+			ask = append(ask, recs[i].UID)
+		}
+	}
+	if len(ask) == 0 && len(t.moves) == 0 {
+		return nil, nil
+	}
+	was, err := t.waiting(m, ask)
+	if err != nil {
+		return nil, err
+	}
+	moved = make(map[int]numbers)
+	done := make(map[string]bool) // a uid may stand twice
+	for i := range recs {
+		uid := recs[i].UID
+		v := t.moves[rowName{m.name, uid}]
+		if v == nil || done[uid] {
+			v = &moves{}
+		}
+		whole := joined(append(v.left(was[uid]), v.came...))
+		switch {
+		case recs[i].IsZero():
+			if err := t.loosen(whole); err != nil {
+				return nil, err
+			}
+			whole = ""
+		case v.none():
+			continue
+		default:
+			moved[i] = v.after(was[uid])
+		}
+		was[uid], done[uid] = whole, true
+	}
+	return moved, nil
+}
+
+// store writes records that were checked, many with one statement where nothing
+// but the records is to be written. moved has, by their places, what becomes of waiting.
+func (m *model) store(ctx context.Context, c *session, recs []tidemark.Record, moved map[int]numbers) error {
+	var args []any
+	for i := 0; i < len(recs); {
+		if n := chunk(recs[i:], moved, i); n > 1 {
+			args = args[:0]
+			for k := range recs[i : i+n] {
+				args = m.args(args, &recs[i+k])
+			}
+			if _, err := c.exec(ctx, m.putMany, args...); err != nil {
+				return err
+			}
+			i += n
+			continue
+		}
+		ns, moves := moved[i]
+		if err := m.storeOne(ctx, c, &recs[i], ns, moves); err != nil {
+			return err
+		}
+		i++
+	}
+	return nil
+}
+
+// chunk returns how many of the first records, whose places begin at from, go with
+// the next statement: putChunk or one.
+func chunk(recs []tidemark.Record, moved map[int]numbers, from int) int {
+	if len(recs) < putChunk {
+		return 1
+	}
+	for i := range recs[:putChunk] {
+		if recs[i].IsZero() {
+			return 1
+		}
+		if len(moved) > 0 {
+			if _, moves := moved[from+i]; moves {
+				return 1
+			}
+		}
+	}
+	return putChunk
+}
+
+func (m *model) storeOne(ctx context.Context, c *session, r *tidemark.Record, ns numbers, moves bool) error {
+	if r.IsZero() {
+		_, err := c.exec(ctx, m.remove, r.UID)
+		return err
+	}
+	args, put, change := m.args(nil, r), m.put, m.change
+	if moves {
+		args, put, change = append(args, ns.text, ns.behind), m.putMoved, m.changeMoved
+	}
+	isNew := r.Meta.IsZero() && r.Pending <= 1 // most likely; only speed depends on it
+	if change != "" && !isNew {
+		res, err := c.exec(ctx, change, args...)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err == nil && n == 1 {
+			return nil
+		}
+	}
+	_, err := c.exec(ctx, put, args...)
+	return err
+}
+
+func (m *model) args(args []any, r *tidemark.Record) []any {
+	args = append(args, r.UID, textOf(r.Row), baseOf(r.Row, r.Base))
+	if r.Meta.IsZero() {
+		args = append(args, nil, nil, nil)
+	} else {
+		args = append(args, int64(r.Meta.CreatedAt), int64(r.Meta.UpdatedAt), int64(r.Meta.DeletedAt))
+	}
+	return m.values(append(args, int64(r.Pending), r.Seen), r.Row)
+}
+
+func textOf(r tidemark.Row) any {
+	if len(r) == 0 {
+		return nil
+	}
+	return unsafe.String(&r[0], len(r)) // a row is not modified once made, and a first sync has many
+}
