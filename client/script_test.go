@@ -249,6 +249,7 @@ type bench struct {
 	client *client.Client
 	items  *client.Model[Item]
 	logs   *logged
+	dial   dialerFunc // of a device, in place of the world's
 }
 
 type logged struct {
