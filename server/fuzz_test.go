@@ -21,6 +21,7 @@ func FuzzRequest(f *testing.F) {
 		`{"name":"post","action":"findUnique","args":[{"title":{}}]}`,
 		`{"name":"sync","action":"go","args":["post",{"title":"x"},{"a":{"uid":"a","created_at":"2026-01-01","__dirty__":true},"b":{"uid":"b","deleted_at":1}}]}`,
 		`{"name":"sync","action":"go","args":["post",{},{}]}`,
+		`{"name":"sync","action":"push","args":[{"client":"c","mutations":[["create","post","a",1767225600000000,{"title":"x"}],["update","post","a",1767225600000001,{"likes":"9007199254740993"},3],["delete","tag","a",1,null,3]]}]}`,
 		`null`, `{"name":"\u0000","action":"","args":[]}`,
 	} {
 		f.Add([]byte(s))
