@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -286,8 +287,12 @@ func ofBatch(err error) bool {
 // decide has the driver decide about a part of the batch, and notes the verdicts.
 func (p *pushing) decide(from, to int) error {
 	part := p.batch.Part(from, to)
+	hearsByAnswer := p.call.Session
+	if slices.ContainsFunc(p.ways[from:to], func(w *way) bool { return w != nil && w.guarded }) {
+		hearsByAnswer = nil // a verdict may lack the row: it hears as everybody does
+	}
 	var verdicts []tidemark.Verdict
-	d, err := p.server.decide(p.ctx, part.Mutations, p.call.Session, func(d *deciding) (n int, err error) {
+	d, err := p.server.decide(p.ctx, part.Mutations, hearsByAnswer, func(d *deciding) (n int, err error) {
 		verdicts, err = p.server.logs.Push(p.ctx, part, d)
 		return len(verdicts), err
 	})

@@ -887,6 +887,50 @@ func TestPushHookWritesTheSameRow(t *testing.T) {
 	}
 }
 
+// Sessions with live scopes hear of a unit in one message. The one that pushed hears by its
+// answer, and like the others where hooks may keep the row from that.
+func TestPushInLiveScopes(t *testing.T) {
+	t.Parallel()
+	for _, hooked := range []bool{false, true} {
+		b := setup(t, nil).shared()
+		if hooked {
+			b.server.Service("tag").Before(func(context.Context, *server.Call) error { return nil }, tidemark.MethodCreate)
+		}
+		open := func() *client {
+			c := b.dial()
+			c.result("sync", "open", tidemark.OpenRequest{Protocol: 1, Client: device, Scopes: []tidemark.ScopeRequest{{Model: "tag", Where: []byte(`{}`)}}})
+			return c
+		}
+		watcher, c := open(), open()
+		c.push(batch(1, unit(1, creation("tag", "a", `{}`, -9), creation("tag", "b", `{}`, -9))...))
+		told := func(c *client) (messages, rows int) {
+			c.result("tag", "findMany", map[string]any{}) // what was sent before is here now
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			for _, m := range c.got {
+				if m.Event != tidemark.EventChanges {
+					continue
+				}
+				var changes tidemark.Changes
+				if err := changes.UnmarshalJSON(m.Args[0]); err != nil {
+					t.Errorf("%s: %v", m.Args[0], err)
+				}
+				messages, rows = messages+1, rows+len(changes)
+			}
+			return messages, rows
+		}
+		if messages, rows := told(watcher); messages != 1 || rows != 2 {
+			t.Errorf("hooked %v: the other session got %d messages with %d rows, want 1, 2", hooked, messages, rows)
+		}
+		if messages, _ := told(c); (messages > 0) != hooked {
+			t.Errorf("hooked %v: the session itself got %d messages", hooked, messages)
+		}
+		if len(c.events())+len(watcher.events()) > 0 {
+			t.Errorf("hooked %v: events of models: %q", hooked, watcher.events())
+		}
+	}
+}
+
 // Random histories of clients that send again what they have no verdict of, whole or in
 // part, by several connections, end as if each mutation had been made once.
 func TestPushRandomly(t *testing.T) {
