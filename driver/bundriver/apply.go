@@ -8,241 +8,210 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-// state is what the database has of an item's row, and what is decided about it.
+// work is what a transaction does for runs of mutations. Their rows are locked and read,
+// then tidemark.Decide decides all of them, then everything is written. Over pgx each of these
+// takes one round trip. No uid may stand in it for two models.
+type work struct {
+	t      *tx
+	runs   []*run
+	outs   []tidemark.Outcome
+	states map[string]*state
+	after  []map[string]tidemark.Row // for each run, the rows that were written, by uid
+	again  bool                      // a row stands in two runs
+}
+
+// state is what the database has of a row, and what the decisions so far make of it.
 type state struct {
+	model *model
 	owner string // the model that the uid belongs to, "" when that is not known
 	meta  tidemark.Meta
 	row   tidemark.Row
 
-	won      bool // the claim has written the metadata
-	refused  *tidemark.Error
-	decision tidemark.Decision
+	decided tidemark.Meta
+	present bool
+	ours    bool // a decision was made for its model
 }
 
-// apply makes the mutations of a run in a constant number of statements. A refusal
-// by the database is the error, and then nothing of the run may be kept.
-func (t *tx) apply(ctx context.Context, r *run, outs []tidemark.Outcome) error {
-	won, err := t.claim(ctx, r)
-	if err != nil {
-		return err
+func (t *tx) work(runs []*run, outs []tidemark.Outcome) *work {
+	w := &work{t: t, runs: runs, outs: outs, states: make(map[string]*state)}
+	for _, r := range runs {
+		for i := range r.items {
+			_, known := w.states[r.items[i].uid]
+			w.again = w.again || known
+			w.states[r.items[i].uid] = &state{model: r.model}
+		}
 	}
-	states, err := t.read(ctx, r)
-	if err != nil {
-		return err
-	}
-	if err := decide(r, states, won); err != nil {
-		return err
-	}
-	if err := t.settle(ctx, r, states); err != nil {
-		return err
-	}
-	after, err := t.put(ctx, r, states)
-	if err != nil {
-		return err
-	}
-	for i := range r.items {
-		outs[r.items[i].at] = states[i].outcome(r.op, after[r.items[i].uid])
-	}
-	return nil
+	return w
 }
 
-// claim lets the database decide, where several transactions may write at once: it
-// writes the metadata of the mutations that win, returns it by uid, and locks that
-// of the others. nil means that nothing is decided yet.
-func (t *tx) claim(ctx context.Context, r *run) (map[string]tidemark.Meta, error) {
-	statement := t.d.dialect.claim(t.d.metadata, r.op, len(r.items))
-	if statement == "" {
-		return nil, nil
+// uids returns those of a model, or all for nil, each once, in the order of the runs.
+func (w *work) uids(m *model) []string {
+	uids := make([]string, 0, len(w.states))
+	seen := make(map[string]bool)
+	for _, r := range w.runs {
+		for i := range r.items {
+			if uid := r.items[i].uid; m == nil || r.model == m {
+				if w.again && seen[uid] {
+					continue
+				}
+				seen[uid] = w.again
+				uids = append(uids, uid)
+			}
+		}
 	}
-	if r.undated || r.op == tidemark.Adopt {
-		return nil, t.lock(ctx, r.uids())
-	}
-	stamp := metaTimes[:1]
-	entries := make([]entry, len(r.items))
-	for i, it := range r.items {
-		entries[i] = entry{it.uid, []json.RawMessage{it.stamp.AppendJSON(nil)}}
-	}
-	batch := appendBatch(nil, t.d.dialect, t.d.dialect.batch(stamp, len(entries)), stamp, entries)
-	won := make(map[string]tidemark.Meta, len(r.items))
+	return uids
+}
+
+// metas reads the metadata, and locks it.
+func (w *work) metas() request {
+	d := w.t.d.dialect
+	among, list := d.among("m.uid", 1, w.uids(nil))
 	rd := newReader(nil, 4)
-	err := t.query(ctx, rd, r.model, func() error {
-		m := rd.meta(0)
-		won[m.UID] = m
-		return nil
-	}, statement, string(batch), r.model.name)
-	if err != nil || len(won) == len(r.items) {
-		return won, err
+	return request{
+		statement: "SELECT m.uid, " + d.readMeta("created_at") + ", " + d.readMeta("updated_at") + ", " + d.readMeta("deleted_at") +
+			" FROM " + w.t.d.metadata + " m WHERE " + among + " ORDER BY m.uid" + d.forUpdate(),
+		args: []any{list}, reads: rd,
+		each: func() error {
+			m := rd.meta(0)
+			w.states[m.UID].meta = m
+			return nil
+		},
 	}
-	// Those that lost are locked as well, but for one whose uid came into being
-	// while the statement ran: it cannot see to which model.
-	var lost []string
-	for i := range r.items {
-		if _, ok := won[r.items[i].uid]; !ok {
-			lost = append(lost, r.items[i].uid)
-		}
-	}
-	return won, t.lock(ctx, lost)
 }
 
-// read returns the states of a run's items, in their order.
-func (t *tx) read(ctx context.Context, r *run) ([]state, error) {
-	d := t.d.dialect
-	statement := "SELECT x.u, o.model, m.uid, " + d.readMeta("created_at") + ", " + d.readMeta("updated_at") + ", " + d.readMeta("deleted_at") + ", " + r.model.selected +
-		" FROM " + d.list(1, len(r.items)) + " LEFT JOIN " + d.uids() + " o ON o.uid = x.u LEFT JOIN " + t.d.metadata + " m ON m.uid = x.u LEFT JOIN " + r.model.from + ` t ON t."uid" = x.u`
-	at := make(map[string]int, len(r.items))
-	for i := range r.items {
-		at[r.items[i].uid] = i
-	}
-	states := make([]state, len(r.items))
-	rd := newReader(r.model, 6)
-	err := t.query(ctx, rd, r.model, func() error {
-		states[at[rd.text(0)]] = state{owner: rd.text(1), meta: rd.meta(2), row: rd.row()}
-		return nil
-	}, statement, string(appendList(nil, r.uids())))
-	return states, err
-}
-
-var effects = [...]tidemark.Effect{tidemark.Create: tidemark.Upsert, tidemark.Update: tidemark.Upsert, tidemark.Delete: tidemark.Remove}
-
-// decide fills in the decisions: those of a claim that won are made, all others
-// are Decide's. Where a claim was made and did not win, Decide must not think that
-// it should have: then somebody came in between.
-func decide(r *run, states []state, won map[string]tidemark.Meta) error {
-	for i := range states {
-		s, it := &states[i], &r.items[i]
-		if s.owner != "" && s.owner != r.model.name {
-			s.refused = tidemark.NewError(tidemark.CodeUIDTaken, "the uid belongs to another model").OnField("uid")
+// read reads the rows, and to which model each uid belongs.
+func (w *work) read() []request {
+	requests := []request{w.metas()}
+	d := w.t.d.dialect
+	var done []*model
+	for _, r := range w.runs {
+		m := r.model
+		if contains(done, m) {
 			continue
 		}
-		if m, ok := won[it.uid]; ok {
-			s.won, s.decision = true, tidemark.Decision{Applied: true, Effect: effects[r.op], Meta: m}
-			continue
-		}
-		dec, err := tidemark.Decide(r.op, it.uid, it.stamp, s.meta, s.row != nil)
-		if err != nil {
-			s.refused = tidemark.NewError(tidemark.CodeOf(err), "the write has no date")
-			continue
-		}
-		if won != nil && dec.Applied {
-			return errRaced
-		}
-		s.decision = dec
+		done = append(done, m)
+		from, list := d.list(1, w.uids(m))
+		rd := newReader(m, 2)
+		requests = append(requests, request{
+			m: m, statement: "SELECT x.u, o.model, " + m.selected + " FROM " + from + " LEFT JOIN " + d.table("uids") + " o ON o.uid = x.u LEFT JOIN " + m.from + ` t ON t."uid" = x.u`,
+			args: []any{list}, reads: rd,
+			each: func() error {
+				s := w.states[rd.text(0)]
+				s.owner, s.row = rd.text(1), rd.row()
+				return nil
+			},
+		})
 	}
-	return nil
+	return requests
 }
 
-// settle writes the metadata that the claim has not written, and remembers the model of new uids.
-func (t *tx) settle(ctx context.Context, r *run, states []state) error {
-	var owned, metas []entry
-	for i := range states {
-		s := &states[i]
-		if s.refused != nil || s.won || s.decision.Meta.IsZero() {
-			continue
-		}
-		if s.owner == "" {
-			owned = append(owned, entry{uid: r.items[i].uid})
-		}
-		if m := s.decision.Meta; m != s.meta {
-			metas = append(metas, entry{m.UID, []json.RawMessage{m.CreatedAt.AppendJSON(nil), m.UpdatedAt.AppendJSON(nil), m.DeletedAt.AppendJSON(nil)}})
+func contains(list []*model, m *model) bool {
+	for _, other := range list {
+		if other == m {
+			return true
 		}
 	}
-	if err := t.own(ctx, r.model, owned); err != nil {
-		return err
-	}
-	return t.writeMeta(ctx, metas, r.op == tidemark.Adopt)
+	return false
 }
 
-// own remembers that uids belong to a model.
-func (t *tx) own(ctx context.Context, m *model, entries []entry) error {
-	if len(entries) == 0 {
-		return nil
+// decide fills in the decisions and, of the outcomes, what does not depend on the rows as
+// they will be stored.
+func (w *work) decide() {
+	for _, s := range w.states {
+		s.decided, s.present, s.ours = s.meta, s.row != nil, false
 	}
-	d := t.d.dialect
-	src := d.batch(nil, len(entries))
-	n, err := t.affect(ctx, m, "INSERT INTO "+d.uids()+" (uid, model) SELECT "+src.uid+", "+d.placeholder(2)+" FROM "+src.from+
-		" WHERE true ON CONFLICT (uid) DO NOTHING", string(appendBatch(nil, d, src, nil, entries)), m.name)
-	if err == nil && n < len(entries) {
-		err = errRaced
+	for _, r := range w.runs {
+		for i := range r.items {
+			it := &r.items[i]
+			w.outs[it.at] = it.decide(r, w.states[it.uid])
+		}
 	}
-	return err
 }
 
-// writeMeta stores metadata as it is; with fresh, metadata that somebody else has
-// stored in the meantime is not overwritten.
-func (t *tx) writeMeta(ctx context.Context, entries []entry, fresh bool) error {
-	if len(entries) == 0 {
-		return nil
+func (it *item) decide(r *run, s *state) tidemark.Outcome {
+	it.refused, it.present = nil, s.present
+	if s.owner != "" && s.owner != r.model.name {
+		it.refused = tidemark.NewError(tidemark.CodeUIDTaken, "the uid belongs to another model").OnField("uid")
+		return tidemark.Outcome{Err: it.refused}
 	}
-	d := t.d.dialect
-	src := d.batch(metaTimes, len(entries))
-	conflict := "DO UPDATE SET created_at = EXCLUDED.created_at, updated_at = EXCLUDED.updated_at, deleted_at = EXCLUDED.deleted_at"
-	if fresh {
-		conflict = "DO NOTHING"
+	dec, err := tidemark.Decide(r.op, it.uid, it.stamp, s.decided, s.present)
+	if err != nil {
+		it.refused = tidemark.NewError(tidemark.CodeOf(err), "the write has no date")
+		return tidemark.Outcome{Err: it.refused}
 	}
-	n, err := t.affect(ctx, nil, "INSERT INTO "+t.d.metadata+" (uid, created_at, updated_at, deleted_at) SELECT "+src.uid+", "+strings.Join(src.columns, ", ")+
-		" FROM "+src.from+" WHERE true ON CONFLICT (uid) "+conflict, string(appendBatch(nil, d, src, metaTimes, entries)))
-	if err == nil && n < len(entries) {
-		err = errRaced
+	it.decision = dec
+	o := tidemark.Outcome{Applied: dec.Applied, Meta: dec.Meta, Changed: dec.Changes(s.decided, s.present)}
+	if o.Changed {
+		o.Before = s.row
 	}
-	return err
+	s.decided, s.ours = dec.Meta, true
+	s.present = dec.Effect == tidemark.Upsert || dec.Effect == tidemark.Leave && s.present
+	return o
 }
 
-// put changes the rows as decided and returns those that were upserted, by uid.
-func (t *tx) put(ctx context.Context, r *run, states []state) (map[string]tidemark.Row, error) {
+// write changes rows and metadata as decided.
+func (w *work) write() []request {
+	var requests []request
+	w.after = make([]map[string]tidemark.Row, len(w.runs))
+	for i, r := range w.runs {
+		w.after[i] = make(map[string]tidemark.Row, len(r.items))
+		requests = append(requests, w.put(r, w.after[i])...)
+	}
+	return append(requests, w.settle()...)
+}
+
+// put changes the rows of a run.
+func (w *work) put(r *run, after map[string]tidemark.Row) (requests []request) {
 	var update, insert []entry
 	var remove []string
-	after := make(map[string]tidemark.Row)
-	for i := range states {
-		s, it := &states[i], &r.items[i]
+	for i := range r.items {
+		it := &r.items[i]
 		switch {
-		case s.refused != nil:
-		case s.decision.Effect == tidemark.Remove && s.row != nil:
+		case it.refused != nil:
+		case it.decision.Effect == tidemark.Remove && it.present:
 			remove = append(remove, it.uid)
-		case s.decision.Effect != tidemark.Upsert:
-		case s.row == nil:
+		case it.decision.Effect != tidemark.Upsert:
+		case !it.present:
 			insert = append(insert, entry{it.uid, it.values})
-		case len(r.columns) == 0: // nothing but the stamp moves
-			after[it.uid] = s.row
-		default:
+		case len(r.columns) > 0: // otherwise nothing but the stamp moves
 			update = append(update, entry{it.uid, it.values})
 		}
 	}
-	if err := t.store(ctx, r, updateStatement, update, after); err != nil {
-		return nil, err
+	if len(update) > 0 {
+		requests = append(requests, w.t.store(r, updateStatement, update, after))
 	}
-	if err := t.store(ctx, r, insertStatement, insert, after); err != nil {
-		return nil, err
+	if len(insert) > 0 {
+		requests = append(requests, w.t.store(r, insertStatement, insert, after))
 	}
-	if len(remove) == 0 {
-		return after, nil
+	if len(remove) > 0 {
+		among, list := w.t.d.dialect.among(`"uid"`, 1, remove)
+		requests = append(requests, request{m: r.model, statement: "DELETE FROM " + r.model.from + " WHERE " + among, args: []any{list}})
 	}
-	_, err := t.affect(ctx, r.model, "DELETE FROM "+r.model.from+` WHERE "uid" IN (SELECT x.u FROM `+t.d.dialect.list(1, len(remove))+")", string(appendList(nil, remove)))
-	return after, err
+	return requests
 }
 
 // store runs a statement over a batch of rows, and collects the rows as they have become.
-func (t *tx) store(ctx context.Context, r *run, statement func(*run, source) string, entries []entry, after map[string]tidemark.Row) error {
-	if len(entries) == 0 {
-		return nil
-	}
-	d := t.d.dialect
-	src := d.batch(r.columns, len(entries))
-	n := 0
+func (t *tx) store(r *run, statement func(*run, source) string, entries []entry, after map[string]tidemark.Row) request {
+	src, args := t.d.dialect.batch(r.columns, entries)
 	rd := newReader(r.model, 0)
-	err := t.query(ctx, rd, r.model, func() error {
-		n++
-		after[rd.uid()] = rd.row()
-		return nil
-	}, statement(r, src), string(appendBatch(nil, d, src, r.columns, entries)))
-	if err != nil || n == len(entries) {
-		return err
+	return request{
+		m: r.model, statement: statement(r, src), args: args, reads: rd,
+		each: func() error {
+			after[rd.uid()] = rd.row()
+			return nil
+		},
+		done: func(n int) error {
+			if n == len(entries) {
+				return nil
+			}
+			// Somebody else removed a row in between, or a trigger or a policy does not
+			// let the row be written: which of them, only another attempt can tell.
+			if t.attempt < 3 {
+				return errRaced
+			}
+			return constraint(errRaced.cause, tidemark.ConstraintCheck, "")
+		},
 	}
-	// Somebody else removed a row in between, or a trigger or a policy does not
-	// let the row be written: which of them, only another attempt can tell.
-	if t.attempt < 3 {
-		return errRaced
-	}
-	return constraint(errRaced.cause, tidemark.ConstraintCheck, "")
 }
 
 func updateStatement(r *run, src source) string {
@@ -258,23 +227,112 @@ func insertStatement(r *run, src source) string {
 	for i, c := range r.columns {
 		names, values = append(names, c.sql), append(values, src.columns[i])
 	}
-	return "INSERT INTO " + r.model.from + " AS t (" + strings.Join(names, ", ") + ") SELECT " + strings.Join(values, ", ") + " FROM " + src.from + " RETURNING " + r.model.returned
+	return "INSERT INTO " + r.model.from + " AS t (" + strings.Join(names, ", ") + ") SELECT " + strings.Join(values, ", ") + " FROM " + src.from + " WHERE true RETURNING " + r.model.returned
 }
 
-// outcome tells what became of an item; after is the row if it was upserted.
-func (s *state) outcome(op tidemark.Op, after tidemark.Row) tidemark.Outcome {
-	if s.refused != nil {
-		return tidemark.Outcome{Err: s.refused}
+// settle writes the metadata, and remembers the models of new uids.
+func (w *work) settle() (requests []request) {
+	var fresh, known, owned []entry
+	for _, uid := range w.uids(nil) {
+		s := w.states[uid]
+		if s.decided != s.meta {
+			list := &known
+			if s.meta.IsZero() {
+				list = &fresh
+			}
+			*list = append(*list, metaEntry(s.decided))
+		}
+		if s.owner == "" && s.ours && !s.decided.IsZero() {
+			owned = append(owned, entry{uid, []json.RawMessage{s.model.quoted}})
+		}
 	}
-	o := tidemark.Outcome{Applied: s.decision.Applied, Meta: s.decision.Meta}
-	switch {
-	case s.decision.Effect == tidemark.Upsert:
-		o.Row = after
-	case s.decision.Effect == tidemark.Leave || o.Applied && op == tidemark.Delete:
-		o.Row = s.row
+	if len(owned) > 0 {
+		requests = append(requests, w.t.own(owned))
 	}
-	if o.Applied {
-		o.Before = s.row
+	if len(fresh) > 0 {
+		requests = append(requests, w.t.newMeta(fresh))
 	}
-	return o
+	if len(known) > 0 {
+		requests = append(requests, w.t.setMeta(known))
+	}
+	return requests
+}
+
+func metaEntry(m tidemark.Meta) entry {
+	return entry{m.UID, []json.RawMessage{m.CreatedAt.AppendJSON(nil), m.UpdatedAt.AppendJSON(nil), m.DeletedAt.AppendJSON(nil)}}
+}
+
+var modelColumn = []*column{{name: "model", kind: tidemark.Text, base: "text"}}
+
+// own remembers to which models uids belong.
+func (t *tx) own(entries []entry) request {
+	src, args := t.d.dialect.batch(modelColumn, entries)
+	return request{statement: "INSERT INTO " + t.d.dialect.table("uids") + " (uid, model) SELECT " + src.uid + ", " + src.columns[0] + " FROM " + src.from +
+		" WHERE true ON CONFLICT (uid) DO NOTHING", args: args, done: exactly(len(entries))}
+}
+
+// newMeta stores metadata where there was none. What somebody else stored in the meantime stays.
+func (t *tx) newMeta(entries []entry) request {
+	src, args := t.d.dialect.batch(metaTimes, entries)
+	return request{statement: "INSERT INTO " + t.d.metadata + " (uid, created_at, updated_at, deleted_at) SELECT " + src.uid + ", " + strings.Join(src.columns, ", ") +
+		" FROM " + src.from + " WHERE true ON CONFLICT (uid) DO NOTHING", args: args, done: exactly(len(entries))}
+}
+
+// setMeta overwrites metadata that is locked.
+func (t *tx) setMeta(entries []entry) request {
+	src, args := t.d.dialect.batch(metaTimes, entries)
+	return request{statement: "UPDATE " + t.d.metadata + " AS m SET created_at = " + src.columns[0] + ", updated_at = " + src.columns[1] + ", deleted_at = " + src.columns[2] +
+		" FROM " + src.from + " WHERE m.uid = " + src.uid, args: args, done: exactly(len(entries))}
+}
+
+// exactly checks that a statement concerned n rows. Otherwise somebody came in between.
+func exactly(n int) func(int) error {
+	return func(got int) error {
+		if got < n {
+			return errRaced
+		}
+		return nil
+	}
+}
+
+// conclude fills in the outcomes what the database made of the rows.
+func (w *work) conclude() {
+	for i, r := range w.runs {
+		for k := range r.items {
+			it := &r.items[k]
+			o, s := &w.outs[it.at], w.states[it.uid]
+			if it.refused != nil {
+				continue
+			}
+			before := s.row
+			switch {
+			case it.decision.Effect == tidemark.Remove:
+				s.row = nil
+			case it.decision.Effect == tidemark.Upsert && (len(r.columns) > 0 || !it.present):
+				s.row = w.after[i][it.uid]
+			}
+			o.Row = s.row
+			if o.Applied && r.op == tidemark.Delete {
+				o.Row = before
+			}
+			if o.Changed {
+				o.Before = before
+			}
+		}
+	}
+}
+
+// apply makes runs in a transaction in which their uids are taken. A refusal by the database
+// is the error, and then nothing of them may be kept. The log is the caller's.
+func (t *tx) apply(ctx context.Context, runs []*run, outs []tidemark.Outcome) error {
+	w := t.work(runs, outs)
+	if err := t.do(ctx, w.read()...); err != nil {
+		return err
+	}
+	w.decide()
+	if err := t.do(ctx, w.write()...); err != nil {
+		return err
+	}
+	w.conclude()
+	return nil
 }

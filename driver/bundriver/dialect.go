@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"log/slog"
+	"time"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -16,19 +17,20 @@ type dialect interface {
 	// inspect fills in what the catalogue knows of the model's columns.
 	inspect(ctx context.Context, db *sql.DB, m *model) error
 	// createTables makes the driver's own tables where they are absent, and refuses
-	// a metadata table that is not the guide's. It runs in a write transaction.
-	createTables(ctx context.Context, t *tx, metadata string) error
+	// a metadata table that is not the guide's. It runs in a write transaction, and tells
+	// whether there was no log yet.
+	createTables(ctx context.Context, t *tx, metadata string) (first bool, err error)
 
-	// uids is the quoted name of the table that knows each uid's model.
-	uids() string
+	// table is the quoted name of one of the driver's own tables: uids, log, clients, state.
+	table(name string) string
 	// placeholder is the n-th bound value, from 1.
 	placeholder(n int) string
-	// list is a source x with the column u: count texts in a JSON array, bound as the n-th value.
-	list(n, count int) string
-	// batch is a source x of count rows, bound as a JSON text in the first value.
-	batch(columns []*column, count int) source
-	// appendValue appends a canonical JSON value in the form that a batch has for it.
-	appendValue(b []byte, c *column, raw json.RawMessage) []byte
+	// list is a source x with the column u: the uids, bound as the n-th value.
+	list(n int, uids []string) (from string, arg any)
+	// among is the condition that column is one of the uids, bound as the n-th value.
+	among(column string, n int, uids []string) (condition string, arg any)
+	// batch is a source x of the entries, bound as the first values.
+	batch(columns []*column, entries []entry) (source, []any)
 	// readMeta is a metadata column of table m in a select list.
 	readMeta(name string) string
 
@@ -40,20 +42,26 @@ type dialect interface {
 	// none: what lies beyond them has no JSON form and counts as null.
 	limits(c *column) (low, high *tidemark.Bound)
 
-	// begin opens a transaction that is going to write.
-	begin() string
-	// options and seize are the same for a transaction that database/sql opens: a
+	// begin opens a transaction that is going to write, look one that sees the database as of
+	// one moment. Each is one statement or several.
+	begin() []string
+	look() []string
+	// options and seize are the same as begin for a transaction that database/sql opens: a
 	// statement that makes it a writer at once, "" where none is needed.
 	options() *sql.TxOptions
 	seize() string
 	// checkNow makes deferred constraints speak up; "" where they cannot be made to.
 	checkNow() string
-	// lock locks the metadata of a list of uids (see list), in one order for all; ""
-	// where a transaction has the database to itself.
-	lock(metadata string, count int) string
-	// claim decides and writes the metadata of a batch of writes in one conditional
-	// statement; "" where a transaction has the database to itself.
-	claim(metadata string, op tidemark.Op, count int) string
+	// forUpdate ends a SELECT of rows of table m that nobody else may write until the transaction
+	// ends; "" where a transaction has the database to itself.
+	forUpdate() string
+
+	// positions are how the log's entries are ordered.
+	positions() positions
+	// clock is the time for a column at, in which instant is t; both bound as the n-th value where
+	// the database has no clock.
+	clock(n int, now time.Time) (expression string, args []any)
+	instant(n int, t time.Time) (expression string, arg any)
 	// translate makes the database's error one of ours.
 	translate(err error, m *model) error
 }
@@ -63,7 +71,6 @@ type source struct {
 	from    string // what stands after FROM
 	uid     string
 	columns []string // one expression a column
-	object  bool     // a row is an object with the members u, c0, c1, ..., otherwise an array
 }
 
 // metaTimes are the columns of the metadata table as columns of a batch.
@@ -79,43 +86,14 @@ type entry struct {
 	values []json.RawMessage // one a column
 }
 
-// appendBatch appends entries as the JSON text that the source src reads.
-func appendBatch(b []byte, d dialect, src source, columns []*column, entries []entry) []byte {
+// appendTexts appends texts as a JSON array.
+func appendTexts(b []byte, texts []string) []byte {
 	b = append(b, '[')
-	for i, e := range entries {
+	for i, t := range texts {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		if src.object {
-			b = append(b, `{"u":`...)
-		} else {
-			b = append(b, '[')
-		}
-		b = tidemark.AppendString(b, e.uid)
-		for k, c := range columns {
-			b = append(b, ',')
-			if src.object {
-				b = append(tidemark.AppendString(b, member(k)), ':')
-			}
-			b = d.appendValue(b, c, e.values[k])
-		}
-		if src.object {
-			b = append(b, '}')
-		} else {
-			b = append(b, ']')
-		}
-	}
-	return append(b, ']')
-}
-
-// appendList appends uids as the JSON text that dialect.list reads.
-func appendList(b []byte, uids []string) []byte {
-	b = append(b, '[')
-	for i, u := range uids {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = tidemark.AppendString(b, u)
+		b = tidemark.AppendString(b, t)
 	}
 	return append(b, ']')
 }

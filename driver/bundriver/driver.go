@@ -51,7 +51,7 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-var _ tidemark.TxDriver = (*Driver)(nil)
+var _ tidemark.LogDriver = (*Driver)(nil)
 
 // Options are the parts of a [Driver] that have a default. The zero value is usable.
 type Options struct {
@@ -86,6 +86,8 @@ type Driver struct {
 
 	// mode stands before the values of each statement, for pgx; empty for others.
 	mode []any
+	// texts are the statements that may stay prepared on pgx's connections; see pipeline.go.
+	texts texts
 
 	// writing has room for as many transactions as may write at once; nil for any number.
 	writing chan struct{}
@@ -120,7 +122,7 @@ func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver,
 	}
 	switch name := db.Dialect().Name(); name {
 	case bundialect.PG:
-		d.dialect = postgres{schema: quote(cmp.Or(o.Schema, "tidemark"))}
+		d.dialect = &postgres{schema: quote(cmp.Or(o.Schema, "tidemark")), system: "NULL", timeline: "NULL"}
 	case bundialect.SQLite:
 		d.dialect = sqlite{}
 		d.writing = make(chan struct{}, 1)

@@ -60,7 +60,7 @@ func (d *Driver) snapshotStatement(m *model, p *tidemark.Predicate, uids []strin
 	// Metadata whose uid belongs to another model is none of this one's.
 	name := cl.bind(m.name)
 	meta := func(uid string) string {
-		return " LEFT JOIN " + di.uids() + " o ON o.uid = " + uid + " LEFT JOIN " + d.metadata + " m ON m.uid = " + uid + " AND (o.model IS NULL OR o.model = " + name + ")"
+		return " LEFT JOIN " + di.table("uids") + " o ON o.uid = " + uid + " LEFT JOIN " + d.metadata + " m ON m.uid = " + uid + " AND (o.model IS NULL OR o.model = " + name + ")"
 	}
 	columns := "m.uid, " + di.readMeta("created_at") + ", " + di.readMeta("updated_at") + ", " + di.readMeta("deleted_at") + ", " + m.selected
 	where := cl.where(m, p)
@@ -68,8 +68,9 @@ func (d *Driver) snapshotStatement(m *model, p *tidemark.Predicate, uids []strin
 	if len(uids) == 0 {
 		return statement, cl.args
 	}
-	cl.bind(string(appendList(nil, uids)))
-	return statement + " UNION ALL SELECT 2, " + columns + " FROM (SELECT DISTINCT x.u FROM " + di.list(len(cl.args), len(uids)) + ") AS x LEFT JOIN " + m.from + ` t ON t."uid" = x.u` + meta("x.u") +
+	from, list := di.list(len(cl.args)+1, uids)
+	cl.bind(list)
+	return statement + " UNION ALL SELECT 2, " + columns + " FROM (SELECT DISTINCT x.u FROM " + from + ") AS x LEFT JOIN " + m.from + ` t ON t."uid" = x.u` + meta("x.u") +
 		` WHERE (t."uid" IS NOT NULL OR m.uid IS NOT NULL) AND (t."uid" IS NULL OR (` + where + ") IS NOT TRUE)", cl.args
 }
 

@@ -11,16 +11,21 @@ import (
 // migrateChunk is how many rows one transaction of Migrate concerns.
 const migrateChunk = 2000
 
-// Migrate makes the metadata table and the table of uids where they are absent,
+// Migrate makes the driver's own tables where they are absent, also in a database
+// that a former version has migrated,
 // then goes through the registered tables in chunks: each uid that belongs to no
 // model yet is its table's, and a row without metadata gets some, created now.
-// Where two tables have a row of one uid, it is the first table's. Several processes may
+// That is a change, which the log has, but for what the very first Migrate finds. Where two tables have a row of one uid, it is the first table's. Several processes may
 // migrate at once.
 func (d *Driver) Migrate(ctx context.Context) error {
 	if err := d.usable(ctx); err != nil {
 		return err
 	}
-	err := d.within(ctx, func(t *tx) error { return d.dialect.createTables(ctx, t, d.metadata) })
+	first := false // nobody has a cursor yet
+	err := d.within(ctx, func(t *tx) (err error) {
+		first, err = d.dialect.createTables(ctx, t, d.metadata)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -29,7 +34,7 @@ func (d *Driver) Migrate(ctx context.Context) error {
 		m := d.models[s.Name()]
 		for after, more := "", true; more; {
 			err := d.within(ctx, func(t *tx) (err error) {
-				after, more, err = t.adoptChunk(ctx, m, after, now)
+				after, more, err = t.adoptChunk(ctx, m, after, now, !first)
 				return err
 			})
 			if err != nil {
@@ -67,31 +72,42 @@ func (d *Driver) once(ctx context.Context, fn func(*tx) error) error {
 }
 
 // adoptChunk is Migrate for the rows whose uids follow after, in the column's own order.
-func (t *tx) adoptChunk(ctx context.Context, m *model, after string, now tidemark.Stamp) (last string, more bool, err error) {
+func (t *tx) adoptChunk(ctx context.Context, m *model, after string, now tidemark.Stamp, log bool) (last string, more bool, err error) {
 	d := t.d.dialect
-	statement := `SELECT c.uid, o.model, m.uid FROM (SELECT t."uid" AS uid FROM ` + m.from + ` t WHERE t."uid" > ` + d.placeholder(1) + ` ORDER BY t."uid" LIMIT ` + strconv.Itoa(migrateChunk) + `) c
-		LEFT JOIN ` + d.uids() + ` o ON o.uid = c.uid LEFT JOIN ` + t.d.metadata + ` m ON m.uid = c.uid ORDER BY c.uid`
-	var owned, metas []entry
-	n := 0
-	times := []json.RawMessage{now.AppendJSON(nil), json.RawMessage("null"), json.RawMessage("null")}
+	var owned, metas, logged []entry
+	stamp := strconv.AppendInt(nil, int64(now), 10)
 	rd := newReader(nil, 3)
-	err = t.query(ctx, rd, m, func() error {
-		n++
-		last = rd.text(0)
-		owner := rd.text(1)
-		if owner == "" {
-			owned = append(owned, entry{uid: last})
-		}
-		if rd.values[2] == nil && (owner == "" || owner == m.name) {
-			metas = append(metas, entry{last, times})
-		}
-		return nil
-	}, statement, after)
-	if err == nil {
-		err = t.own(ctx, m, owned)
+	n := 0
+	err = t.do(ctx, request{
+		m: m, statement: `SELECT c.uid, o.model, m.uid FROM (SELECT t."uid" AS uid FROM ` + m.from + ` t WHERE t."uid" > ` + d.placeholder(1) + ` ORDER BY t."uid" LIMIT ` + strconv.Itoa(migrateChunk) + `) c
+		LEFT JOIN ` + d.table("uids") + ` o ON o.uid = c.uid LEFT JOIN ` + t.d.metadata + ` m ON m.uid = c.uid ORDER BY c.uid`,
+		args: []any{after}, reads: rd,
+		each: func() error {
+			n++
+			last = rd.text(0)
+			owner := rd.text(1)
+			if owner == "" {
+				owned = append(owned, entry{last, []json.RawMessage{m.quoted}})
+			}
+			if rd.values[2] == nil && (owner == "" || owner == m.name) {
+				metas = append(metas, metaEntry(tidemark.Meta{UID: last, CreatedAt: now}))
+				logged = append(logged, entry{last, []json.RawMessage{m.quoted, json.RawMessage("null"), stamp}})
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return "", false, err
 	}
-	if err == nil {
-		err = t.writeMeta(ctx, metas, true)
+	var requests []request
+	if len(owned) > 0 {
+		requests = append(requests, t.own(owned))
 	}
-	return last, n == migrateChunk, err
+	if len(metas) > 0 {
+		requests = append(requests, t.newMeta(metas))
+	}
+	if log {
+		requests = append(requests, t.log(logged, "")...)
+	}
+	return last, n == migrateChunk, t.do(ctx, requests...)
 }

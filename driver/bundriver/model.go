@@ -15,6 +15,7 @@ import (
 // model is a registered table.
 type model struct {
 	name    string
+	quoted  []byte // the name as a JSON text
 	table   *schema.Table
 	from    string // the table's quoted name, with its schema
 	columns []*column
@@ -61,6 +62,7 @@ func newModel(db *bun.DB, v any) (*model, error) {
 	t := db.Table(typ)
 	m := &model{table: t, from: string(t.SQLName), byName: make(map[string]*column), constraints: make(map[string]string)}
 	m.name = t.Name[strings.LastIndexByte(t.Name, '.')+1:]
+	m.quoted = tidemark.AppendString(nil, m.name)
 	if t.SoftDeleteField != nil {
 		return nil, fmt.Errorf("model %s: soft_delete changes what DELETE and SELECT mean; remove the option from column %s", m.name, t.SoftDeleteField.Name)
 	}

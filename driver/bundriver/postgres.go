@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -16,14 +17,20 @@ import (
 // postgres is PostgreSQL 14 or newer. Every value is bound as text and cast in the
 // statement, which every database/sql driver can do, whatever its way of
 // sending parameters.
-type postgres struct{ schema string } // quoted
+type postgres struct {
+	schema string // quoted
+	// expressions of what names the cluster and its history, NULL where that may not be read
+	system, timeline string
+}
 
-func (postgres) check(ctx context.Context, db *sql.DB, log *slog.Logger) error {
+func (p *postgres) check(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	var version, digits int
 	var encoding, conforming, commit string
+	var system, timeline bool
 	err := db.QueryRowContext(ctx, `SELECT current_setting('server_version_num')::int, current_setting('extra_float_digits')::int,
-		current_setting('server_encoding'), current_setting('standard_conforming_strings'), current_setting('synchronous_commit')`).
-		Scan(&version, &digits, &encoding, &conforming, &commit)
+		current_setting('server_encoding'), current_setting('standard_conforming_strings'), current_setting('synchronous_commit'),
+		has_function_privilege('pg_control_system()', 'execute'), has_function_privilege('pg_walfile_name(pg_lsn)', 'execute')`).
+		Scan(&version, &digits, &encoding, &conforming, &commit, &system, &timeline)
 	switch {
 	case err != nil:
 		return err
@@ -39,73 +46,199 @@ func (postgres) check(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if commit == "off" {
 		log.Warn("synchronous_commit is off: a crash of the database loses writes that clients saw confirmed")
 	}
+	if system {
+		p.system = "(SELECT system_identifier::text FROM pg_control_system())"
+	}
+	if timeline {
+		// Not pg_control_checkpoint's: that changes only at the first checkpoint after a failover.
+		p.timeline = "CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
+	}
 	return nil
 }
 
-func (p postgres) uids() string { return p.schema + `."uids"` }
+func (p postgres) table(name string) string { return p.schema + "." + quote(name) }
 
 func (postgres) placeholder(n int) string { return "CAST($" + strconv.Itoa(n) + " AS text)" }
 
-func (p postgres) list(n, count int) string {
-	return one("json_array_elements_text("+p.placeholder(n)+"::json) AS x(u)", count)
-}
+// array is a bound array of texts.
+func (postgres) array(n int) string { return "CAST($" + strconv.Itoa(n) + " AS text[])" }
 
-// one tells the planner when a source has one row. It takes any for a hundred, and for
-// a hundred rows it reads whole tables of some thousands.
-func one(source string, count int) string {
-	if count == 1 {
-		return "(SELECT * FROM " + source + " LIMIT 1) AS x"
+// list, among and batch bind a single row by itself: the planner then knows that it is one. It
+// takes any source for a hundred rows, and reads tables of some thousands whole for it.
+func (p postgres) list(n int, uids []string) (string, any) {
+	if len(uids) == 1 {
+		return "(SELECT " + p.placeholder(n) + " AS u) AS x", uids[0]
 	}
-	return source
+	return "unnest(" + p.array(n) + ") AS x(u)", arrayOf(uids)
 }
 
-func (p postgres) batch(columns []*column, count int) source {
-	s := source{uid: "x.u", object: true}
-	types := []string{"u text"}
+func (p postgres) among(column string, n int, uids []string) (string, any) {
+	if len(uids) == 1 {
+		return column + " = " + p.placeholder(n), uids[0]
+	}
+	return column + " = ANY(" + p.array(n) + ")", arrayOf(uids)
+}
+
+// batch reads texts and casts them: twice as fast as PostgreSQL's JSON functions, which are
+// needed for the values of arrays only.
+func (p postgres) batch(columns []*column, entries []entry) (source, []any) {
+	s := source{uid: "x.u"}
 	for i, c := range columns {
-		name := member(i)
-		expr := "x." + name
-		typ := c.base
-		switch c.kind {
-		case tidemark.Text, tidemark.Enum, tidemark.Bytes:
-			typ = "text" // a cast to varchar(n) would cut the text, an assignment refuses it
-			if c.kind == tidemark.Bytes {
-				expr = "decode(" + expr + ", 'base64')"
-			} else if c.kind == tidemark.Enum {
-				expr += "::" + c.base
-			}
-		case tidemark.Integer:
-			typ = "bigint"
-		case tidemark.Double:
-			typ = "double precision"
-		case tidemark.Numeric:
-			typ = "numeric"
-		case tidemark.Timestamp:
-			typ = "timestamptz"
-			if c.base == "timestamp" {
-				expr = "(" + expr + " AT TIME ZONE 'UTC')"
+		if strings.HasSuffix(c.base, "[]") {
+			return p.jsonBatch(columns, entries)
+		}
+		s.columns = append(s.columns, p.typed(c, "x."+member(i)))
+	}
+	args := make([]any, 0, len(columns)+1)
+	if len(entries) == 1 {
+		parts := []string{p.placeholder(1) + " AS u"}
+		args = append(args, entries[0].uid)
+		for i, c := range columns {
+			parts = append(parts, p.placeholder(i+2)+" AS "+member(i))
+			if text, ok := textOf(c, entries[0].values[i]); ok {
+				args = append(args, text)
+			} else {
+				args = append(args, nil)
 			}
 		}
-		types = append(types, name+" "+typ)
+		s.from = "(SELECT " + strings.Join(parts, ", ") + ") AS x"
+		return s, args
+	}
+	arrays, names := []string{p.array(1)}, []string{"u"}
+	b := make([]byte, 0, 40*len(entries))
+	for i := range entries {
+		b = appendElement(b, entries[i].uid)
+	}
+	args = append(args, string(append(b, '}')))
+	for i, c := range columns {
+		b = b[:0]
+		for k := range entries {
+			if text, ok := textOf(c, entries[k].values[i]); ok {
+				b = appendElement(b, text)
+			} else {
+				b = append(separated(b), "NULL"...)
+			}
+		}
+		args = append(args, string(append(b, '}')))
+		arrays, names = append(arrays, p.array(i+2)), append(names, member(i))
+	}
+	s.from = "unnest(" + strings.Join(arrays, ", ") + ") AS x(" + strings.Join(names, ", ") + ")"
+	return s, args
+}
+
+// typed casts an expression that has the text of a column's value. What is assigned to a varchar(n) stays
+// text: a cast would cut it, an assignment refuses it.
+func (postgres) typed(c *column, expr string) string {
+	switch c.kind {
+	case tidemark.Text:
+		return expr
+	case tidemark.Bytes:
+		return "decode(" + expr + ", 'base64')"
+	case tidemark.Integer:
+		return expr + "::bigint"
+	case tidemark.Double:
+		return expr + "::double precision"
+	case tidemark.Numeric:
+		return expr + "::numeric"
+	case tidemark.Timestamp:
+		if c.base == "timestamp" {
+			return "(" + expr + "::timestamptz AT TIME ZONE 'UTC')"
+		}
+		return expr + "::timestamptz"
+	}
+	return expr + "::" + c.base
+}
+
+// textOf returns a value's text in SQL, false for null.
+func textOf(c *column, raw json.RawMessage) (string, bool) {
+	if string(raw) == "null" {
+		return "", false
+	}
+	if (c.kind == tidemark.Timestamp || c.kind == tidemark.Date) && bytes.HasPrefix(raw, yearZero) {
+		return "0001-" + string(raw[len(yearZero):len(raw)-1]) + " BC", true
+	}
+	if c.kind != tidemark.JSON && len(raw) > 0 && raw[0] == '"' {
+		if text, err := tidemark.DecodeString(raw); err == nil {
+			return text, true
+		}
+	}
+	return string(raw), true
+}
+
+// jsonBatch is batch with all values in one JSON text.
+func (p postgres) jsonBatch(columns []*column, entries []entry) (source, []any) {
+	s := source{uid: "x.u"}
+	types := []string{"u text"}
+	for i, c := range columns {
+		typ := "text"
+		expr := p.typed(c, "x."+member(i))
+		if c.kind == tidemark.JSON {
+			typ, expr = c.base, "x."+member(i)
+		}
+		types = append(types, member(i)+" "+typ)
 		s.columns = append(s.columns, expr)
 	}
-	s.from = one("json_to_recordset("+p.placeholder(1)+"::json) AS x("+strings.Join(types, ", ")+")", count)
-	return s
+	s.from = "json_to_recordset(" + p.placeholder(1) + "::json) AS x(" + strings.Join(types, ", ") + ")"
+	if len(entries) == 1 {
+		s.from = "(SELECT * FROM " + s.from + " LIMIT 1) AS x"
+	}
+	b := []byte{'['}
+	for i, e := range entries {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = tidemark.AppendString(append(b, `{"u":`...), e.uid)
+		for k, c := range columns {
+			b = append(tidemark.AppendString(append(b, ','), member(k)), ':')
+			text, ok := textOf(c, e.values[k])
+			if ok && c.kind != tidemark.JSON {
+				b = tidemark.AppendString(b, text)
+			} else {
+				b = append(b, e.values[k]...)
+			}
+		}
+		b = append(b, '}')
+	}
+	return s, []any{string(append(b, ']'))}
+}
+
+// arrayOf is the literal of an array of texts.
+func arrayOf(texts []string) string {
+	b := make([]byte, 0, 40*len(texts)+2)
+	for _, t := range texts {
+		b = appendElement(b, t)
+	}
+	if len(b) == 0 {
+		return "{}"
+	}
+	return string(append(b, '}'))
+}
+
+// appendElement appends an element to the literal of an array, which b is but for its end.
+func appendElement(b []byte, text string) []byte {
+	b = append(separated(b), '"')
+	for start := 0; ; {
+		i := strings.IndexAny(text[start:], `"\\`)
+		if i < 0 {
+			return append(append(b, text[start:]...), '"')
+		}
+		b = append(b, text[start:start+i]...)
+		b = append(b, '\\', text[start+i])
+		start += i + 1
+	}
+}
+
+func separated(b []byte) []byte {
+	if len(b) == 0 {
+		return append(b, '{')
+	}
+	return append(b, ',')
 }
 
 // member is the name of a batch's i-th column.
 func member(i int) string { return "c" + strconv.Itoa(i) }
 
 var yearZero = []byte(`"0000-`)
-
-func (postgres) appendValue(b []byte, c *column, raw json.RawMessage) []byte {
-	if (c.kind == tidemark.Timestamp || c.kind == tidemark.Date) && bytes.HasPrefix(raw, yearZero) {
-		b = append(b, `"0001-`...)
-		b = append(b, raw[len(yearZero):len(raw)-1]...)
-		return append(b, ` BC"`...)
-	}
-	return append(b, raw...)
-}
 
 // era gives a date of the year 0 as PostgreSQL knows it.
 func era(s string) string {
@@ -193,43 +326,33 @@ func (postgres) limits(c *column) (low, high *tidemark.Bound) {
 // statement must see what was committed before it, once the metadata is locked.
 // All that a write reads it finds by uid; but a plan made while the tables were small,
 // or for the hundred rows that the planner takes every batch for, would read them whole.
-func (postgres) begin() string {
-	return "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL enable_seqscan = off"
+func (postgres) begin() []string {
+	return []string{"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", byIndex}
 }
+
+func (postgres) look() []string {
+	return []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", byIndex}
+}
+
+const byIndex = "SET LOCAL enable_seqscan = off"
 
 func (postgres) options() *sql.TxOptions {
 	return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
 }
 
-func (postgres) seize() string { return "" }
+func (postgres) seize() string     { return "" }
+func (postgres) checkNow() string  { return "SET CONSTRAINTS ALL IMMEDIATE" }
+func (postgres) forUpdate() string { return " FOR UPDATE OF m" }
 
-func (postgres) checkNow() string { return "SET CONSTRAINTS ALL IMMEDIATE" }
-
-func (p postgres) lock(metadata string, count int) string {
-	return "SELECT uid FROM " + metadata + " WHERE uid IN (SELECT u FROM " + p.list(1, count) + ") ORDER BY uid FOR UPDATE"
+func (p postgres) positions() positions {
+	return positions{
+		column: "l.xid", order: "l.xid, l.seq", backward: "l.xid DESC, l.seq DESC", kind: "xid8",
+		next: "pg_snapshot_xmin(pg_current_snapshot())", epoch: "concat_ws('.', " + p.system + ", " + p.timeline + ", s.id)",
+	}
 }
 
-// stampOfMeta is T of the metadata m, to the letter of [tidemark.Meta.T] and
-// [tidemark.StampOf]: no stamp at all counts as 1970, and 1970 as one microsecond more.
-const stampOfMeta = `CASE coalesce(m.deleted_at, m.updated_at, m.created_at) WHEN 'epoch'
-	THEN timestamp '1970-01-01 00:00:00.000001' ELSE coalesce(m.deleted_at, m.updated_at, m.created_at, 'epoch') END`
+func (postgres) clock(int, time.Time) (string, []any) { return "clock_timestamp()", nil }
 
-// claim restates of Decide what it does to metadata when the write wins. It must
-// be in the statement: a decision on metadata that was read before could be
-// overtaken. Metadata that is not returned is locked none the less.
-func (p postgres) claim(metadata string, op tidemark.Op, count int) string {
-	column, set, operator := "created_at", "created_at = EXCLUDED.created_at, updated_at = NULL, deleted_at = NULL", "<"
-	switch op {
-	case tidemark.Update:
-		column, set = "updated_at", "updated_at = EXCLUDED.updated_at, deleted_at = NULL"
-	case tidemark.Delete:
-		column, set, operator = "deleted_at", "deleted_at = EXCLUDED.deleted_at", "<="
-	}
-	src := p.batch(metaTimes[:1], count)
-	return `WITH x AS MATERIALIZED (SELECT ` + src.uid + ` AS u, ` + src.columns[0] + ` AS s FROM ` + src.from + `),
-	fresh AS (INSERT INTO ` + p.uids() + ` (uid, model) SELECT x.u, CAST($2 AS text) FROM x ORDER BY x.u ON CONFLICT (uid) DO NOTHING RETURNING uid),
-	mine AS (SELECT uid FROM fresh UNION ALL SELECT o.uid FROM ` + p.uids() + ` o JOIN x ON o.uid = x.u WHERE o.model = CAST($2 AS text))
-	INSERT INTO ` + metadata + ` AS m (uid, ` + column + `) SELECT x.u, x.s FROM x JOIN mine ON mine.uid = x.u ORDER BY x.u
-	ON CONFLICT (uid) DO UPDATE SET ` + set + ` WHERE ` + stampOfMeta + ` ` + operator + ` EXCLUDED.` + column + `
-	RETURNING m.uid, m.created_at, m.updated_at, m.deleted_at`
+func (p postgres) instant(n int, t time.Time) (string, any) {
+	return p.placeholder(n) + "::timestamptz", era(string(tidemark.AppendInstant(nil, t.UnixMicro())))
 }

@@ -124,39 +124,64 @@ func (postgres) constraints(ctx context.Context, db *sql.DB, m *model) error {
 
 // createTables does without IF NOT EXISTS where it can: that asks for the right to
 // create even if there is nothing to do.
-func (p postgres) createTables(ctx context.Context, t *tx, metadata string) error {
+func (p *postgres) createTables(ctx context.Context, t *tx, metadata string) (first bool, err error) {
 	// One migration at a time in this database; the number is ours and means nothing.
 	if err := t.exec(ctx, `SELECT pg_advisory_xact_lock(7017280452245743)`); err != nil {
-		return err
+		return false, err
 	}
 	if err := p.outOfTheWay(ctx, t); err != nil {
-		return err
+		return false, err
 	}
+	log := p.table("log")
 	for _, own := range []struct{ name, statement string }{
-		{p.uids(), `CREATE SCHEMA IF NOT EXISTS ` + p.schema},
-		{p.uids(), `CREATE TABLE ` + p.uids() + ` (uid text PRIMARY KEY, model text NOT NULL)`},
+		{p.table("uids"), `CREATE SCHEMA IF NOT EXISTS ` + p.schema},
+		{p.table("uids"), `CREATE TABLE ` + p.table("uids") + ` (uid text PRIMARY KEY, model text NOT NULL)`},
 		{metadata, `CREATE TABLE ` + metadata + ` (uid text PRIMARY KEY, created_at timestamp, updated_at timestamp, deleted_at timestamp)`},
+		// The row before is JSON as the driver reads it, and is only ever read by it: text.
+		{log, `CREATE TABLE ` + log + ` (seq bigint GENERATED ALWAYS AS IDENTITY, xid xid8 NOT NULL DEFAULT pg_current_xact_id(), model text NOT NULL, uid text NOT NULL,
+			before text, stamp bigint NOT NULL, origin text NOT NULL, nonce bigint NOT NULL DEFAULT 1 + (random() * 9000000000000000)::bigint,
+			at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (xid, seq))`},
+		{p.table("clients"), `CREATE TABLE ` + p.table("clients") + ` (client text PRIMARY KEY, ledger text NOT NULL, at timestamptz)`},
+		{p.table("state"), `CREATE TABLE ` + p.table("state") + ` (one boolean PRIMARY KEY CHECK (one), id text NOT NULL, system text, forgotten xid8 NOT NULL, nonce bigint NOT NULL)`},
 	} {
 		var exists bool
 		if err := t.scan(ctx, &exists, `SELECT to_regclass(CAST($1 AS text)) IS NOT NULL`, own.name); err != nil {
-			return err
+			return false, err
 		}
 		if exists {
 			continue
 		}
+		first = first || own.name == log
 		if err := t.exec(ctx, own.statement); err != nil {
-			return err
+			return false, err
 		}
 	}
+	if err := p.beginHistory(ctx, t); err != nil {
+		return false, err
+	}
 	var right int
-	err := t.scan(ctx, &right, `SELECT count(*) FROM pg_attribute a WHERE a.attrelid = to_regclass(CAST($1 AS text)) AND NOT a.attisdropped AND CASE
+	err = t.scan(ctx, &right, `SELECT count(*) FROM pg_attribute a WHERE a.attrelid = to_regclass(CAST($1 AS text)) AND NOT a.attisdropped AND CASE
 		WHEN a.attname = 'uid' THEN a.atttypid IN ('text'::regtype, 'varchar'::regtype) AND EXISTS (SELECT FROM pg_index i
 			WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)
 		WHEN a.attname IN ('created_at', 'updated_at', 'deleted_at') THEN a.atttypid = 'timestamp'::regtype END`, metadata)
 	if err == nil && right != 4 {
 		err = fmt.Errorf("bundriver: table %s is not metadata(uid text primary key, created_at timestamp, updated_at timestamp, deleted_at timestamp)", metadata)
 	}
-	return err
+	return first, err
+}
+
+// beginHistory names the log's history. A dump that was restored into another cluster begins a new
+// one: there, transactions are numbered anew, below or among those of the log.
+func (p *postgres) beginHistory(ctx context.Context, t *tx) error {
+	var anew bool
+	state, log := p.table("state"), p.table("log")
+	err := t.scan(ctx, &anew, `SELECT NOT EXISTS (SELECT FROM `+state+` s WHERE NOT coalesce(s.system <> `+p.system+`, false))
+		OR EXISTS (SELECT FROM `+log+` WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))`)
+	if err != nil || !anew {
+		return err
+	}
+	return t.do(ctx, request{statement: "DELETE FROM " + log}, request{statement: "DELETE FROM " + state}, request{statement: `INSERT INTO ` + state + ` (one, id, system, forgotten, nonce)
+		VALUES (true, gen_random_uuid()::text, ` + p.system + `, '0', 0)`})
 }
 
 // outOfTheWay makes sure that our schema is not where PostgreSQL looks for the

@@ -38,15 +38,19 @@ func (sqlite) check(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	return nil
 }
 
-func (sqlite) uids() string { return `"tidemark_uids"` }
+func (sqlite) table(name string) string { return `"tidemark_` + name + `"` }
 
 func (sqlite) placeholder(n int) string { return "?" + strconv.Itoa(n) }
 
-func (s sqlite) list(n, _ int) string {
-	return "(SELECT value AS u FROM json_each(" + s.placeholder(n) + ")) AS x"
+func (s sqlite) list(n int, uids []string) (string, any) {
+	return "(SELECT value AS u FROM json_each(" + s.placeholder(n) + ")) AS x", string(appendTexts(nil, uids))
 }
 
-func (s sqlite) batch(columns []*column, _ int) source {
+func (s sqlite) among(column string, n int, uids []string) (string, any) {
+	return column + " IN (SELECT value FROM json_each(" + s.placeholder(n) + "))", string(appendTexts(nil, uids))
+}
+
+func (s sqlite) batch(columns []*column, entries []entry) (source, []any) {
 	src := source{from: "json_each(" + s.placeholder(1) + ") AS x", uid: "(x.value ->> 0)"}
 	for i, c := range columns {
 		expr := "(x.value ->> " + strconv.Itoa(i+1) + ")"
@@ -55,7 +59,18 @@ func (s sqlite) batch(columns []*column, _ int) source {
 		}
 		src.columns = append(src.columns, expr)
 	}
-	return src
+	b := []byte{'['}
+	for i, e := range entries {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = tidemark.AppendString(append(b, '['), e.uid)
+		for k, c := range columns {
+			b = s.appendValue(append(b, ','), c, e.values[k])
+		}
+		b = append(b, ']')
+	}
+	return src, []any{string(append(b, ']'))}
 }
 
 // bunTime is how bun writes times to SQLite.
@@ -183,9 +198,22 @@ func (sqlite) limits(c *column) (low, high *tidemark.Bound) {
 	return nil, nil
 }
 
-func (sqlite) begin() string                         { return "BEGIN IMMEDIATE" }
-func (sqlite) options() *sql.TxOptions               { return nil }
-func (s sqlite) seize() string                       { return "DELETE FROM " + s.uids() + " WHERE false" }
-func (sqlite) checkNow() string                      { return "" }
-func (sqlite) lock(string, int) string               { return "" }
-func (sqlite) claim(string, tidemark.Op, int) string { return "" }
+func (sqlite) begin() []string         { return []string{"BEGIN IMMEDIATE"} }
+func (sqlite) look() []string          { return []string{"BEGIN"} }
+func (sqlite) options() *sql.TxOptions { return nil }
+func (s sqlite) seize() string         { return "DELETE FROM " + s.table("uids") + " WHERE false" }
+func (sqlite) checkNow() string        { return "" }
+func (sqlite) forUpdate() string       { return "" }
+
+func (sqlite) positions() positions {
+	return positions{
+		column: "l.seq", order: "l.seq", backward: "l.seq DESC", kind: "INTEGER",
+		next: "(SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'tidemark_log')", epoch: "s.id",
+	}
+}
+
+func (s sqlite) clock(n int, now time.Time) (string, []any) {
+	return s.placeholder(n), []any{now.UnixMicro()}
+}
+
+func (s sqlite) instant(n int, t time.Time) (string, any) { return s.placeholder(n), t.UnixMicro() }

@@ -139,21 +139,31 @@ func (sqlite) indexes(ctx context.Context, db *sql.DB, m *model) error {
 	return nil
 }
 
-func (s sqlite) createTables(ctx context.Context, t *tx, metadata string) error {
+func (s sqlite) createTables(ctx context.Context, t *tx, metadata string) (first bool, err error) {
+	var logs int
+	if err := t.scan(ctx, &logs, `SELECT count(*) FROM sqlite_master WHERE name = ?1`, unquote(s.table("log"))); err != nil {
+		return false, err
+	}
 	for _, statement := range []string{
-		`CREATE TABLE IF NOT EXISTS ` + s.uids() + ` (uid TEXT NOT NULL PRIMARY KEY, model TEXT NOT NULL) WITHOUT ROWID`,
+		`CREATE TABLE IF NOT EXISTS ` + s.table("uids") + ` (uid TEXT NOT NULL PRIMARY KEY, model TEXT NOT NULL) WITHOUT ROWID`,
 		`CREATE TABLE IF NOT EXISTS ` + metadata + ` (uid TEXT NOT NULL PRIMARY KEY, created_at TIMESTAMP, updated_at TIMESTAMP, deleted_at TIMESTAMP)`,
+		// The row before is JSON; at is in microseconds since 1970.
+		`CREATE TABLE IF NOT EXISTS ` + s.table("log") + ` (seq INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, uid TEXT NOT NULL, before TEXT, stamp INTEGER NOT NULL,
+			origin TEXT NOT NULL, nonce INTEGER NOT NULL DEFAULT (random()), at INTEGER NOT NULL)`,
+		`CREATE TABLE IF NOT EXISTS ` + s.table("clients") + ` (client TEXT NOT NULL PRIMARY KEY, ledger TEXT NOT NULL, at INTEGER) WITHOUT ROWID`,
+		`CREATE TABLE IF NOT EXISTS ` + s.table("state") + ` (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, forgotten INTEGER NOT NULL, nonce INTEGER NOT NULL)`,
+		`INSERT INTO ` + s.table("state") + ` VALUES (1, lower(hex(randomblob(16))), 0, 0) ON CONFLICT (one) DO NOTHING`,
 	} {
 		if err := t.exec(ctx, statement); err != nil {
-			return err
+			return false, err
 		}
 	}
 	var right int
-	err := t.scan(ctx, &right, `SELECT count(*) FROM pragma_table_info(?1) WHERE name = 'uid' AND pk = 1 OR name IN ('created_at', 'updated_at', 'deleted_at')`, unquote(metadata))
+	err = t.scan(ctx, &right, `SELECT count(*) FROM pragma_table_info(?1) WHERE name = 'uid' AND pk = 1 OR name IN ('created_at', 'updated_at', 'deleted_at')`, unquote(metadata))
 	if err == nil && right != 4 {
 		err = fmt.Errorf("bundriver: table %s is not metadata(uid text primary key, created_at timestamp, updated_at timestamp, deleted_at timestamp)", metadata)
 	}
-	return err
+	return logs == 0, err
 }
 
 // unquote returns the table's name of a quoted name.

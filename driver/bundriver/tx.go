@@ -5,20 +5,24 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"strings"
 
 	"github.com/tidemark-sync/tidemark"
 )
 
-// tx is a write transaction on a connection of its own: database/sql's Tx cannot
+// tx is a transaction on a connection of its own: database/sql's Tx cannot
 // say BEGIN IMMEDIATE whatever the application's data source name is. Or it is a part
 // of the application's transaction; then conn is nil.
 type tx struct {
 	d       *Driver
 	conn    *sql.Conn
 	on      statements
+	piped   bool      // statements can travel together
+	first   []request // what opens the transaction, until the first statement takes it along
+	writes  bool      // it holds the driver's turn to write
 	done    bool
 	attempt int             // which attempt at the same writes this is, from 1
-	taken   map[string]bool // uids that lockAll took for their models
+	taken   map[string]bool // uids that were taken for their models
 }
 
 // statements is where a transaction's statements go.
@@ -28,7 +32,7 @@ type statements interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// begin opens a transaction, waiting for its turn where writers take turns. The
+// begin opens a transaction that writes, waiting for its turn where writers take turns. The
 // caller must end it.
 func (d *Driver) begin(ctx context.Context) (*tx, error) {
 	if tidemark.TxOf(ctx) != nil { // it would wait for that one
@@ -37,22 +41,48 @@ func (d *Driver) begin(ctx context.Context) (*tx, error) {
 	if err := d.take(ctx); err != nil {
 		return nil, err
 	}
+	t := &tx{d: d, writes: true, attempt: 1}
+	return t, t.open(ctx, d.dialect.begin())
+}
+
+// look opens a transaction that only reads, and sees the database as of one moment.
+func (d *Driver) look(ctx context.Context) (*tx, error) {
 	t := &tx{d: d, attempt: 1}
+	return t, t.open(ctx, d.dialect.look())
+}
+
+func (t *tx) open(ctx context.Context, statements []string) error {
 	var err error
-	if t.conn, err = d.db.Conn(ctx); err != nil {
-		d.release()
-		return nil, d.dialect.translate(err, nil)
+	if t.conn, err = t.d.db.Conn(ctx); err != nil {
+		t.release()
+		return t.d.failed(ctx, err, nil)
 	}
 	t.on = t.conn
-	if err := t.exec(ctx, d.dialect.begin()); err != nil {
+	if err := t.conn.Raw(func(dc any) error { t.piped = pipes(dc); return nil }); err != nil {
 		t.end(ctx)
-		return nil, err
+		return t.d.failed(ctx, err, nil)
 	}
-	return t, nil
+	if t.piped {
+		for _, s := range statements {
+			t.first = append(t.first, request{statement: s})
+		}
+		return nil
+	}
+	if err := t.exec(ctx, strings.Join(statements, "; ")); err != nil {
+		t.end(ctx)
+		return err
+	}
+	return nil
+}
+
+func (t *tx) release() {
+	if t.writes {
+		t.d.release()
+	}
 }
 
 func (t *tx) commit(ctx context.Context) error {
-	if err := t.exec(ctx, "COMMIT"); err != nil {
+	if err := t.do(ctx, request{statement: "COMMIT"}); err != nil {
 		return err
 	}
 	t.done = true
@@ -65,14 +95,14 @@ func (t *tx) end(ctx context.Context) {
 	if t.conn == nil {
 		return
 	}
-	if !t.done {
+	if !t.done && len(t.first) == 0 {
 		if _, err := t.conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK"); err != nil {
 			_ = t.conn.Raw(func(any) error { return driver.ErrBadConn })
 		}
 	}
 	_ = t.conn.Close()
 	t.conn = nil
-	t.d.release()
+	t.release()
 }
 
 // take waits for the caller's turn to write, where writers take turns.
@@ -95,8 +125,7 @@ func (d *Driver) release() {
 }
 
 func (t *tx) exec(ctx context.Context, statement string, args ...any) error {
-	_, err := t.affect(ctx, nil, statement, args...)
-	return err
+	return t.do(ctx, request{statement: statement, args: args})
 }
 
 // affect is exec for a statement about a model, and tells how many rows it concerned.
@@ -110,6 +139,9 @@ func (t *tx) affect(ctx context.Context, m *model, statement string, args ...any
 }
 
 func (t *tx) scan(ctx context.Context, into any, statement string, args ...any) error {
+	if err := t.do(ctx); err != nil { // opens the transaction
+		return err
+	}
 	if err := t.on.QueryRowContext(ctx, statement, t.d.args(args)...).Scan(into); err != nil {
 		return t.d.failed(ctx, err, nil)
 	}
@@ -162,7 +194,7 @@ func (t *tx) atomically(ctx context.Context, fn func() error) error {
 		err = t.exec(ctx, check)
 	}
 	if err != nil {
-		if refusal(err) == nil {
+		if refusal(err) == nil && err != errUndo {
 			return err // the whole transaction ends
 		}
 		if err := t.exec(ctx, "ROLLBACK TO SAVEPOINT tidemark"); err != nil {
@@ -174,6 +206,9 @@ func (t *tx) atomically(ctx context.Context, fn func() error) error {
 	}
 	return err
 }
+
+// errUndo undoes the part of a transaction that atomically runs, and nothing else.
+var errUndo = errors.New("bundriver: undo")
 
 // refusal returns err if it is about the row that was written, and nil if it says nothing of it.
 func refusal(err error) *tidemark.Error {

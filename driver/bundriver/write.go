@@ -27,6 +27,11 @@ type item struct {
 	uid    string
 	stamp  tidemark.Stamp
 	values []json.RawMessage // one a column of the run
+
+	// What is decided about it: see work.
+	refused  *tidemark.Error
+	decision tidemark.Decision
+	present  bool // whether there was a row
 }
 
 // maxAttempts is how often a transaction is tried that meets with deadlocks or with
@@ -122,12 +127,16 @@ func repeat(runs []*run, outs []tidemark.Outcome, once func(careful bool, attemp
 	return nil
 }
 
-// plan cuts a batch into runs. Mutations that can be refused without the database get their outcome.
+// plan cuts a batch into runs. Mutations that can be refused without the database get their outcome;
+// those that have an error already are left out.
 func (d *Driver) plan(ms []tidemark.Mutation, outs []tidemark.Outcome) []*run {
 	var runs []*run
 	var last *run
 	seen := make(map[string]bool, len(ms))
 	for i := range ms {
+		if outs[i].Err != nil {
+			continue
+		}
 		r, err := d.parse(&ms[i])
 		if err != nil {
 			e, _ := errors.AsType[*tidemark.Error](err)
@@ -203,14 +212,6 @@ func (r *run) like(o *run) bool {
 	return true
 }
 
-func (r *run) uids() []string {
-	uids := make([]string, len(r.items))
-	for i := range r.items {
-		uids[i] = r.items[i].uid
-	}
-	return uids
-}
-
 // halves cuts a run of two or more in two.
 func (r *run) halves() [2]*run {
 	a, b := *r, *r
@@ -237,74 +238,106 @@ func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outc
 	return err
 }
 
-func (t *tx) applyAll(ctx context.Context, runs []*run, outs []tidemark.Outcome, careful bool) (err error) {
-	if len(runs) > 1 {
-		if err := t.lockAll(ctx, runs); err != nil {
+// applyAll makes the runs and logs what they change.
+func (t *tx) applyAll(ctx context.Context, runs []*run, outs []tidemark.Outcome, careful bool) error {
+	all := t.work(runs, outs)
+	requests := t.claim(runs)
+	// What one run's triggers do to another's rows, only a reading for each of them sees.
+	if careful || t.mixed(runs) || t.attempt > 1 && len(runs) > 1 {
+		if err := t.do(ctx, append(requests, all.metas())...); err != nil {
 			return err
 		}
-	}
-	for _, r := range runs {
-		if careful {
-			err = t.applyCarefully(ctx, r, outs)
-		} else {
-			err = t.apply(ctx, r, outs)
+		for _, r := range runs {
+			if err := t.applyRun(ctx, r, outs, careful); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
+		return t.do(ctx, t.finish(runs, outs, "")...)
 	}
-	return t.giveBack(ctx, runs, outs)
+	if err := t.do(ctx, append(requests, all.read()...)...); err != nil {
+		return err
+	}
+	all.decide()
+	return all.carryOut(ctx, "")
 }
 
-// lockAll locks the uids of all runs in one order, so that batches that touch the
-// same rows in different orders wait instead of dying of deadlock: what metadata
-// there is, and, where there is none to lock, the table of uids, by taking the
-// uid for its model. Those that come to nothing are given back by giveBack.
-func (t *tx) lockAll(ctx context.Context, runs []*run) error {
-	if t.d.dialect.lock(t.d.metadata, 1) == "" {
-		return nil
+// carryOut writes what is decided, with the log and whatever else is to be written.
+func (w *work) carryOut(ctx context.Context, origin string, more ...request) error {
+	requests := w.write()
+	if w.again { // the log needs rows that are not written yet
+		if err := w.t.do(ctx, requests...); err != nil {
+			return err
+		}
+		w.conclude()
+		requests = nil
 	}
-	models := make(map[string]string)
+	requests = append(requests, w.t.finish(w.runs, w.outs, origin)...)
+	if err := w.t.do(ctx, append(requests, more...)...); err != nil {
+		return err
+	}
+	if !w.again {
+		w.conclude()
+	}
+	return nil
+}
+
+// mixed reports whether a uid stands in runs of two models.
+func (t *tx) mixed(runs []*run) bool {
+	models := make(map[string]*model)
 	for _, r := range runs {
 		for i := range r.items {
-			if m, ok := models[r.items[i].uid]; ok && m != r.model.name {
-				models[r.items[i].uid] = "" // which of the two gets it is not known yet
+			if m := models[r.items[i].uid]; m != nil && m != r.model {
+				return true
+			}
+			models[r.items[i].uid] = r.model
+		}
+	}
+	return false
+}
+
+// claim takes the uids of all runs for their models, in one order, where several transactions
+// may write at once. With the metadata, which is locked next, that keeps everybody else from the
+// rows, also from those that do not exist yet; and batches that touch the same rows
+// in different orders wait instead of dying of deadlock. What comes to nothing is given back.
+func (t *tx) claim(runs []*run) []request {
+	d := t.d.dialect
+	if d.forUpdate() == "" {
+		return nil
+	}
+	models := make(map[string]*model)
+	for _, r := range runs {
+		for i := range r.items {
+			uid := r.items[i].uid
+			if m, ok := models[uid]; ok && m != r.model {
+				models[uid] = nil // which of the two gets it is not known yet
 			} else if !ok {
-				models[r.items[i].uid] = r.model.name
+				models[uid] = r.model
 			}
 		}
 	}
-	var uids []string
-	var entries []entry
-	for uid, model := range models {
-		uids = append(uids, uid)
-		if model != "" {
-			entries = append(entries, entry{uid, []json.RawMessage{tidemark.AppendString(nil, model)}})
+	entries := make([]entry, 0, len(models))
+	for uid, m := range models {
+		if m != nil {
+			entries = append(entries, entry{uid, []json.RawMessage{m.quoted}})
 		}
 	}
-	if err := t.take(ctx, entries); err != nil {
-		return err
+	if len(entries) == 0 {
+		return nil
 	}
-	return t.lock(ctx, uids)
-}
-
-var modelColumn = []*column{{name: "model", kind: tidemark.Text}}
-
-// take gives the uids that are nobody's to the models that the entries name.
-func (t *tx) take(ctx context.Context, entries []entry) error {
-	d := t.d.dialect
-	src := d.batch(modelColumn, len(entries))
-	t.taken = make(map[string]bool)
+	if t.taken == nil {
+		t.taken = make(map[string]bool)
+	}
+	src, args := d.batch(modelColumn, entries)
 	rd := newReader(nil, 1)
-	return t.query(ctx, rd, nil, func() error {
+	return []request{{statement: "INSERT INTO " + d.table("uids") + " (uid, model) SELECT " + src.uid + ", " + src.columns[0] + " FROM " + src.from +
+		" ORDER BY 1 ON CONFLICT (uid) DO NOTHING RETURNING uid", args: args, reads: rd, each: func() error {
 		t.taken[rd.text(0)] = true
 		return nil
-	}, "INSERT INTO "+d.uids()+" (uid, model) SELECT "+src.uid+", "+src.columns[0]+" FROM "+src.from+
-		" WHERE true ORDER BY 1 ON CONFLICT (uid) DO NOTHING RETURNING uid", string(appendBatch(nil, d, src, modelColumn, entries)))
+	}}}
 }
 
-// giveBack undoes take for the uids of which there is no metadata after all.
-func (t *tx) giveBack(ctx context.Context, runs []*run, outs []tidemark.Outcome) error {
+// finish writes the log of the outcomes, and gives the uids back of which there is no metadata after all.
+func (t *tx) finish(runs []*run, outs []tidemark.Outcome, origin string) []request {
 	for _, r := range runs {
 		for i := range r.items {
 			if o := &outs[r.items[i].at]; o.Err == nil && !o.Meta.IsZero() {
@@ -312,24 +345,20 @@ func (t *tx) giveBack(ctx context.Context, runs []*run, outs []tidemark.Outcome)
 			}
 		}
 	}
-	if len(t.taken) == 0 {
-		return nil
+	requests := t.logged(runs, outs, origin)
+	if len(t.taken) > 0 {
+		among, list := t.d.dialect.among("uid", 1, slices.Collect(maps.Keys(t.taken)))
+		requests = append(requests, request{statement: "DELETE FROM " + t.d.dialect.table("uids") + " WHERE " + among, args: []any{list}})
 	}
-	d := t.d.dialect
-	return t.exec(ctx, "DELETE FROM "+d.uids()+" WHERE uid IN (SELECT x.u FROM "+d.list(1, len(t.taken))+")", string(appendList(nil, slices.Collect(maps.Keys(t.taken)))))
+	return requests
 }
 
-func (t *tx) lock(ctx context.Context, uids []string) error {
-	statement := t.d.dialect.lock(t.d.metadata, len(uids))
-	if statement == "" {
-		return nil
+// applyRun makes one run; when careful, with the refused rows picked out.
+func (t *tx) applyRun(ctx context.Context, r *run, outs []tidemark.Outcome, careful bool) error {
+	if !careful {
+		return t.apply(ctx, []*run{r}, outs)
 	}
-	return t.exec(ctx, statement, string(appendList(nil, uids)))
-}
-
-// applyCarefully is apply with the refused rows picked out.
-func (t *tx) applyCarefully(ctx context.Context, r *run, outs []tidemark.Outcome) error {
-	err := t.atomically(ctx, func() error { return t.apply(ctx, r, outs) })
+	err := t.atomically(ctx, func() error { return t.apply(ctx, []*run{r}, outs) })
 	refused := refusal(err)
 	if refused == nil {
 		return err
@@ -339,7 +368,7 @@ func (t *tx) applyCarefully(ctx context.Context, r *run, outs []tidemark.Outcome
 		return nil
 	}
 	for _, half := range r.halves() {
-		if err := t.applyCarefully(ctx, half, outs); err != nil {
+		if err := t.applyRun(ctx, half, outs, careful); err != nil {
 			return err
 		}
 	}
