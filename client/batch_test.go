@@ -82,7 +82,9 @@ func (p *peer) batch(c *call) *tidemark.Batch {
 		p.t.Errorf("a bad batch: %v", err)
 		return &tidemark.Batch{}
 	}
-	p.batches = append(p.batches, *b)
+	came := *b
+	came.Mutations = slices.Clone(b.Mutations) // since deciding clamps their stamps
+	p.batches = append(p.batches, came)
 	return b
 }
 

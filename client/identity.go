@@ -66,6 +66,7 @@ func (s *session) met(ctx context.Context, a *tidemark.OpenAnswer) error {
 	b.most = b.offered
 	s.c.drift.Store(a.Limits.MaxDrift * 1000)
 	s.c.correct(a.Now, s.took)
+	b.ahead = s.c.ahead()
 	if b.known <= s.c.highest.Load() {
 		return nil
 	}
