@@ -43,7 +43,8 @@ var histories = []check{
 	{"catch-up beside writers", "copies that are paged while others write end as the database does", func(t *testing.T, h Harness) {
 		h.log(t)
 		const writers = 4
-		var writing, reading sync.WaitGroup
+		var writing sync.WaitGroup
+		defer writing.Wait() // also when a reader gives up
 		done := make(chan struct{})
 		for i := range writers {
 			s := newStory(t, h, fmt.Sprint(i, " "))
@@ -58,22 +59,19 @@ var histories = []check{
 		for i, w := range scopes {
 			copies[i] = &mirror{scope: h.compile(t, "note", w)}
 		}
-		for part := range 2 {
-			s := newStory(t, h, "reader")
-			reading.Go(func() {
-				for i := part; ; i += 2 {
-					select {
-					case <-done:
-						return
-					default:
-					}
-					copies[i%len(copies)].catchUp(t, h, s.limit(), s.bytes())
-				}
-			})
+		go func() {
+			writing.Wait()
+			close(done)
+		}()
+		s := newStory(t, h, "reader ")
+		for running := true; running; {
+			select {
+			case <-done:
+				running = false
+			default:
+			}
+			copies[s.rnd.IntN(len(copies))].catchUp(t, h, s.limit(), s.bytes())
 		}
-		writing.Wait()
-		close(done)
-		reading.Wait()
 		for _, m := range copies {
 			m.catchUp(t, h, 3, generous)
 			m.wantFresh(t, h, "after the last writer")

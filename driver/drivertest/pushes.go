@@ -3,6 +3,7 @@ package drivertest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -362,6 +363,33 @@ var pushes = []check{
 		if _, err := h.log(t).Push(t.Context(), batch("c", 9, ms[0]), &refused); err == nil || refused.committed || len(refused.outs) > 0 {
 			t.Errorf("of a gap it hears %+v", refused)
 		}
+	}},
+	{"witnesses of racing pushes", "of each row, witnesses of pushes and of writes hear in the order of the commits", func(t *testing.T, h Harness) {
+		d := h.log(t)
+		seed := rand.Uint64()
+		t.Logf("seed %d", seed)
+		stamps := rand.New(rand.NewPCG(seed, 0)).Perm(80)
+		var heard order
+		var wg sync.WaitGroup
+		for i := range 16 {
+			wg.Go(func() {
+				for k, s := range stamps[i*5 : i*5+5] {
+					ms := []tidemark.Mutation{h.mutation(t, tidemark.Update, "note", fmt.Sprint("hot", k%2), fmt.Sprintf(`{"n":%d}`, s), tidemark.Stamp(100+s))}
+					w := &ordered{order: &heard, uid: ms[0].UID}
+					err := error(nil)
+					if i%3 == 0 {
+						_, err = d.WriteTx(t.Context(), ms, w)
+					} else {
+						_, err = d.Push(t.Context(), batch(fmt.Sprint("client ", i), int64(k+1), ms...), w)
+					}
+					if err != nil {
+						t.Errorf("%v", err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		heard.want(t, h, 80)
 	}},
 	{"a push takes part in no transaction", "a push with the context of a transaction is refused, or stands though that is undone", func(t *testing.T, h Harness) {
 		h.log(t)

@@ -98,6 +98,7 @@ var units = []check{
 	{"a push is seen whole", "others see all of a push or nothing of it", func(t *testing.T, h Harness) {
 		h.log(t)
 		var wg sync.WaitGroup
+		defer wg.Wait() // also when the reader gives up
 		done := make(chan struct{})
 		wg.Go(func() {
 			defer close(done)

@@ -1,0 +1,593 @@
+package drivertest_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"regexp"
+	"runtime"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/driver/drivertest"
+	"github.com/tidemark-sync/tidemark/driver/memory"
+)
+
+// brokenLog is the memory driver whose log has one mistake; what is nil is as it should be.
+type brokenLog struct {
+	*memory.Driver
+	write   func(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error)
+	runInTx func(ctx context.Context, fn func(context.Context) error) error
+	horizon func(ctx context.Context) (tidemark.Cursor, error)
+	pull    func(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error)
+	push    func(ctx context.Context, b *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error)
+	known   func(ctx context.Context, client string) (int64, error)
+	purge   func(ctx context.Context, before time.Time) (int64, error)
+}
+
+func (b *brokenLog) Write(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+	return b.WriteTx(ctx, ms, silent{})
+}
+
+type silent struct{}
+
+func (silent) Decided(int, []tidemark.Outcome) {}
+func (silent) Ended(bool)                      {}
+
+func (b *brokenLog) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
+	if b.write != nil {
+		return b.write(ctx, ms, w)
+	}
+	return b.Driver.WriteTx(ctx, ms, w)
+}
+
+func (b *brokenLog) RunInTx(ctx context.Context, fn func(context.Context) error) error {
+	if b.runInTx != nil {
+		return b.runInTx(ctx, fn)
+	}
+	return b.Driver.RunInTx(ctx, fn)
+}
+
+func (b *brokenLog) Horizon(ctx context.Context) (tidemark.Cursor, error) {
+	if b.horizon != nil {
+		return b.horizon(ctx)
+	}
+	return b.Driver.Horizon(ctx)
+}
+
+func (b *brokenLog) Pull(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error) {
+	if b.pull != nil {
+		return b.pull(ctx, q)
+	}
+	return b.Driver.Pull(ctx, q)
+}
+
+func (b *brokenLog) Push(ctx context.Context, batch *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
+	if b.push != nil {
+		return b.push(ctx, batch, w)
+	}
+	return b.Driver.Push(ctx, batch, w)
+}
+
+func (b *brokenLog) Known(ctx context.Context, client string) (int64, error) {
+	if b.known != nil {
+		return b.known(ctx, client)
+	}
+	return b.Driver.Known(ctx, client)
+}
+
+func (b *brokenLog) Purge(ctx context.Context, before time.Time) (int64, error) {
+	if b.purge != nil {
+		return b.purge(ctx, before)
+	}
+	return b.Driver.Purge(ctx, before)
+}
+
+// asks breaks what is asked of Pull, tells what it answers.
+func asks(change func(q *tidemark.Pull)) func(b *brokenLog) {
+	return func(b *brokenLog) {
+		b.pull = func(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error) {
+			change(&q)
+			return b.Driver.Pull(ctx, q)
+		}
+	}
+}
+
+func tells(change func(b *brokenLog, q tidemark.Pull, p *tidemark.Page)) func(b *brokenLog) {
+	return func(b *brokenLog) {
+		b.pull = func(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error) {
+			p, err := b.Driver.Pull(ctx, q)
+			if err == nil {
+				change(b, q, p)
+			}
+			return p, err
+		}
+	}
+}
+
+// pushesWith breaks what is pushed, judges the verdicts.
+func pushesWith(change func(b *tidemark.Batch)) func(b *brokenLog) {
+	return func(b *brokenLog) {
+		b.push = func(ctx context.Context, batch *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
+			other := *batch
+			other.Mutations = slices.Clone(batch.Mutations)
+			change(&other)
+			return b.Driver.Push(ctx, &other, w)
+		}
+	}
+}
+
+func judges(change func(b *tidemark.Batch, vs []tidemark.Verdict)) func(b *brokenLog) {
+	return func(b *brokenLog) {
+		b.push = func(ctx context.Context, batch *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
+			vs, err := b.Driver.Push(ctx, batch, w)
+			if err == nil {
+				change(batch, vs)
+			}
+			return vs, err
+		}
+	}
+}
+
+// accepts breaks Push where it should fail with a code: the batch is made under another name.
+func accepts(code tidemark.Code) func(b *brokenLog) {
+	return func(b *brokenLog) {
+		b.push = func(ctx context.Context, batch *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
+			vs, err := b.Driver.Push(ctx, batch, w)
+			if tidemark.CodeOf(err) != code || len(batch.Mutations) == 0 {
+				return vs, err
+			}
+			other := *batch
+			other.Client += " again"
+			return b.Driver.Push(ctx, &other, w)
+		}
+	}
+}
+
+// outcomes breaks what Write tells.
+func outcomes(change func(m tidemark.Mutation, o *tidemark.Outcome)) func(b *brokenLog) {
+	return func(b *brokenLog) {
+		b.write = func(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
+			outs, err := b.Driver.WriteTx(ctx, ms, w)
+			for i := range outs {
+				change(ms[i], &outs[i])
+			}
+			return outs, err
+		}
+	}
+}
+
+// unlogged has Adopt give the metadata as another program would.
+func unlogged(b *brokenLog) {
+	b.write = func(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
+		if len(ms) == 1 && ms[0].Op == tidemark.Adopt && tidemark.TxOf(ctx) == nil {
+			now := b.Get(ms[0].Model, ms[0].UID)
+			if now.Row != nil && now.Meta.IsZero() && ms[0].Stamp != 0 {
+				now.Meta = tidemark.Meta{UID: ms[0].UID, CreatedAt: ms[0].Stamp}
+				b.Put(ms[0].Model, now.Row, now.Meta)
+				return []tidemark.Outcome{{Applied: true, Changed: true, Row: now.Row, Before: now.Row, Meta: now.Meta}}, nil
+			}
+		}
+		return b.Driver.WriteTx(ctx, ms, w)
+	}
+}
+
+// twice logs what a transaction wrote a second time.
+func twice(b *brokenLog) {
+	b.runInTx = func(ctx context.Context, fn func(context.Context) error) error {
+		return b.Driver.RunInTx(ctx, func(inner context.Context) error {
+			if err := fn(inner); err != nil || tidemark.TxOf(ctx) != nil {
+				return err
+			}
+			p, err := b.Driver.Pull(ctx, tidemark.Pull{Scope: all(b), Limit: 1, Bytes: 1})
+			if err != nil || len(p.Rows) > 0 {
+				return err
+			}
+			_, err = b.Driver.Write(inner, []tidemark.Mutation{{Model: "list", UID: "once more", Op: tidemark.Delete, Stamp: 1 << 50}})
+			return err
+		})
+	}
+}
+
+func all(b *brokenLog) *tidemark.Predicate {
+	p, err := tidemark.Where{}.Compile(b.Models()[1])
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+// ahead has a horizon that counts the changes of an open transaction: numbers are given
+// when a change is made, and a reader moves on to the highest.
+func ahead(b *brokenLog) {
+	var mu sync.Mutex
+	open := int64(0)
+	nonces := map[int64]uint64{}
+	const promised = 0xbad // the nonce of a change that is not yet made
+	note := func() {
+		c, err := b.Driver.Horizon(context.Background())
+		if err == nil {
+			mu.Lock()
+			nonces[c.At] = c.Nonce
+			mu.Unlock()
+		}
+	}
+	promise := func(c tidemark.Cursor) tidemark.Cursor {
+		mu.Lock()
+		defer mu.Unlock()
+		if open > 0 {
+			c.At, c.Nonce = c.At+open, promised
+		}
+		return c
+	}
+	b.write = func(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
+		outs, err := b.Driver.WriteTx(ctx, ms, w)
+		if err == nil && tidemark.TxOf(ctx) != nil {
+			mu.Lock()
+			open += int64(len(ms))
+			mu.Unlock()
+		}
+		return outs, err
+	}
+	b.runInTx = func(ctx context.Context, fn func(context.Context) error) error {
+		err := b.Driver.RunInTx(ctx, fn)
+		mu.Lock()
+		open = 0
+		mu.Unlock()
+		note()
+		return err
+	}
+	b.horizon = func(ctx context.Context) (tidemark.Cursor, error) {
+		note()
+		c, err := b.Driver.Horizon(ctx)
+		return promise(c), err
+	}
+	b.pull = func(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error) {
+		note()
+		now, err := b.Driver.Horizon(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if q.From.Nonce == promised {
+			mu.Lock()
+			for nonces[q.From.At] == 0 && q.From.At < now.At {
+				q.From.At++
+			}
+			q.From.Nonce = nonces[q.From.At]
+			mu.Unlock()
+		}
+		p, err := b.Driver.Pull(ctx, q)
+		if err == nil {
+			p.Horizon = promise(p.Horizon)
+		}
+		return p, err
+	}
+}
+
+// forgiving takes cursors that differ from its own in one part.
+func forgiving(part func(good, c *tidemark.Cursor)) func(b *brokenLog) {
+	return func(b *brokenLog) {
+		seen := sync.Map{} // the cursors that it gave, by position
+		b.horizon = func(ctx context.Context) (tidemark.Cursor, error) {
+			c, err := b.Driver.Horizon(ctx)
+			seen.Store(c.At, c)
+			return c, err
+		}
+		b.pull = func(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error) {
+			now, err := b.Driver.Horizon(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if !q.From.IsZero() {
+				good, ok := seen.Load(q.From.At)
+				if !ok {
+					good = now
+				}
+				c := good.(tidemark.Cursor)
+				part(&c, &q.From)
+			}
+			p, err := b.Driver.Pull(ctx, q)
+			if err == nil {
+				seen.Store(p.Horizon.At, p.Horizon)
+			}
+			return p, err
+		}
+	}
+}
+
+// racy looks whether a batch is known, and makes it under a name of its own if not: two that look at once both make it.
+func racy(b *brokenLog) {
+	var mu sync.Mutex
+	made := map[string][]tidemark.Verdict{}
+	n := 0
+	b.push = func(ctx context.Context, batch *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
+		if batch.Client != "c" || len(batch.Mutations) != 5 || batch.Mutations[3].Model != "list" || batch.Mutations[4].Model != "note" {
+			return b.Driver.Push(ctx, batch, w)
+		}
+		key := fmt.Sprint(batch.Mutations[0].N)
+		mu.Lock()
+		vs := slices.Clone(made[key])
+		mu.Unlock()
+		if vs != nil {
+			for i := range vs {
+				vs[i].Repeated = true
+			}
+			return vs, nil
+		}
+		for range 1000 {
+			runtime.Gosched()
+		}
+		mu.Lock()
+		n++
+		other := *batch
+		other.Client = fmt.Sprint("c ", n)
+		mu.Unlock()
+		vs, err := b.Driver.Push(ctx, &other, w)
+		mu.Lock()
+		made[key] = vs
+		mu.Unlock()
+		return slices.Clone(vs), err
+	}
+}
+
+// logMistakes are logs that break a rule, with the checks that must find it. No others may fail
+// but those in may (patterns), which rest on the rule, or find it by chance.
+var logMistakes = map[string]struct {
+	breaks    func(b *brokenLog)
+	want, may []string
+}{
+	"changed is said of what is superseded": {outcomes(func(_ tidemark.Mutation, o *tidemark.Outcome) { o.Changed = o.Err == nil }), []string{"create_over_created", "update_over_a_tombstone", "delete_over_updated", "adopt_over_created", "what_changes_nothing_is_not_logged"}, []string{"*_over_*", "every_cell_in_one_batch"}},
+	"changed is not said of an adopted row": {outcomes(func(m tidemark.Mutation, o *tidemark.Outcome) { o.Changed = o.Changed && m.Op != tidemark.Adopt }), []string{"adopt_over_no_metadata", "every_cell_in_one_batch", "every_way_to_write_is_logged"}, nil},
+	"adopted rows are not logged":           {unlogged, []string{"adopted_rows_are_logged"}, nil},
+	"transactions are logged twice":         {twice, []string{"each_change_is_logged_once", "what_was_undone_is_not_logged"}, nil},
+	"the horizon passes open transactions":  {ahead, []string{"the_horizon_and_an_open_transaction"}, []string{"catch-up_beside_writers"}},
+	"departures are not told":               {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Gone = nil }), []string{"rows_that_left", "catch-up_from_any_cursor", "catch-up_beside_writers", "every_way_to_write_is_logged", "a_lost_write_that_buries_a_row_is_logged", "the_horizon_and_an_open_transaction", "what_a_page_has_is_the_caller's"}, []string{"a_page_after_a_row_that_is_gone"}},
+	"departures have no row": {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) {
+		for i := range p.Gone {
+			p.Gone[i].Row = nil
+		}
+	}), []string{"rows_that_left"}, nil},
+	"departures of rows that were never there": {tells(func(b *brokenLog, q tidemark.Pull, p *tidemark.Page) {
+		if q.From.IsZero() || p.More || q.After != "" {
+			return
+		}
+		q.Scope, q.Limit, q.Bytes = everything(q.Scope), 1<<20, 1<<20
+		every, err := b.Driver.Pull(context.Background(), q)
+		if err != nil {
+			return
+		}
+		told := map[string]bool{}
+		for _, rm := range append(slices.Clone(p.Rows), p.Gone...) {
+			told[rm.Meta.UID] = true
+		}
+		for _, rm := range append(every.Rows, every.Gone...) {
+			if !told[rm.Meta.UID] {
+				p.Gone = append(p.Gone, rm)
+			}
+		}
+	}), []string{"rows_that_were_never_there"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "pages"}},
+	"the limit of a page is ignored":  {asks(func(q *tidemark.Pull) { q.Limit = 1 << 20 }), []string{"pages", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	"the bytes of a page are ignored": {asks(func(q *tidemark.Pull) { q.Bytes = 1 << 20 }), []string{"pages_by_bytes"}, nil},
+	"the scope is ignored":            {asks(func(q *tidemark.Pull) { q.Scope = everything(q.Scope) }), []string{"pull_of_everything", "count", "rows_that_left", "rows_that_were_never_there", "catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "what_a_page_has_is_the_caller's"}, nil},
+	"the count is of the page":        {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Total = len(p.Rows) }), []string{"count"}, nil},
+	"that there is more is not said":  {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.More = false }), []string{"pages", "pages_by_bytes", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	"more is said of the last page":   {tells(func(_ *brokenLog, q tidemark.Pull, p *tidemark.Page) { p.More = len(p.Rows) == q.Limit }), []string{"the_last_page"}, []string{"pages", "pages_by_bytes", "catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	"a page begins with the last row": {asks(func(q *tidemark.Pull) {
+		if q.After != "" {
+			q.After = q.After[:len(q.After)-1]
+		}
+	}), []string{"pages", "pages_by_bytes", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	"a pull that tells something tells everything": {func(b *brokenLog) {
+		b.pull = func(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error) {
+			p, err := b.Driver.Pull(ctx, q)
+			if err == nil && q.From.At < p.Horizon.At {
+				q.From = tidemark.Cursor{}
+				p, err = b.Driver.Pull(ctx, q)
+			}
+			return p, err
+		}
+	}, []string{"pull_from_a_cursor", "rows_that_left", "every_way_to_write_is_logged", "catch-up_from_any_cursor"}, []string{"catch-up_beside_writers", "a_unit_is_rejected_together", "purge", "cursors_of_another_history", "cursors_travel", "what_a_page_has_is_the_caller's", "a_lost_write_that_buries_a_row_is_logged", "what_was_undone_is_not_logged", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	"the epoch is not looked at": {forgiving(func(good, c *tidemark.Cursor) { c.Epoch = good.Epoch }), []string{"cursors_of_another_history"}, nil},
+	"the nonce is not looked at": {forgiving(func(good, c *tidemark.Cursor) { c.Nonce = good.Nonce }), []string{"cursors_of_another_history", "purge"}, nil},
+	"the future is the present": {forgiving(func(good, c *tidemark.Cursor) {
+		if c.At > good.At {
+			c.At, c.Nonce = good.At, good.Nonce
+		}
+	}), []string{"cursors_of_another_history"}, nil},
+	"before all is the present": {forgiving(func(good, c *tidemark.Cursor) {
+		if c.At < 0 {
+			c.At, c.Nonce = good.At, good.Nonce
+		}
+	}), []string{"cursors_of_another_history"}, nil},
+	"a purge takes tombstones": {func(b *brokenLog) {
+		b.purge = func(ctx context.Context, before time.Time) (int64, error) {
+			n, err := b.Driver.Purge(ctx, before)
+			if rm := b.Get("note", "dead"); n > 0 && rm.Meta.Deleted() {
+				b.DropMeta("dead")
+			}
+			return n, err
+		}
+	}, []string{"purge_keeps_metadata"}, []string{"what_changes_nothing_is_not_logged"}},
+	"a purge takes numbers": {func(b *brokenLog) {
+		purged := false
+		b.purge = func(ctx context.Context, before time.Time) (int64, error) {
+			n, err := b.Driver.Purge(ctx, before)
+			purged = n > 0
+			return n, err
+		}
+		b.known = func(ctx context.Context, client string) (int64, error) {
+			if purged {
+				return 0, nil
+			}
+			return b.Driver.Known(ctx, client)
+		}
+	}, []string{"purge_keeps_numbers"}, nil},
+	"a purge takes everything": {func(b *brokenLog) {
+		b.purge = func(ctx context.Context, _ time.Time) (int64, error) {
+			return b.Driver.Purge(ctx, time.Now().Add(time.Hour))
+		}
+	}, []string{"purge", "purge_keeps_numbers"}, nil},
+	"a purge takes nothing": {func(b *brokenLog) {
+		b.purge = func(ctx context.Context, _ time.Time) (int64, error) { return b.Driver.Purge(ctx, time.Time{}) }
+	}, []string{"purge", "each_change_is_logged_once"}, []string{"adopted_rows_are_logged", "what_was_undone_is_not_logged", "the_same_batch_twice_at_once", "purge_keeps_numbers", "what_changes_nothing_is_not_logged"}},
+	"the order of a push is reversed": {pushesWith(func(b *tidemark.Batch) {
+		if b.Check() != nil {
+			return
+		}
+		first := b.Mutations[0].N
+		slices.Reverse(b.Mutations)
+		for i := range b.Mutations {
+			b.Mutations[i].N = first + int64(i)
+			b.Mutations[i].Unit = 0
+		}
+	}), []string{"a_push_is_made_in_order"}, []string{"a_large_push", "a_refusal_in_a_push", "a_repetition", "a_repetition_and_more", "a_unit_is_rejected_together", "a_unit_that_the_caller_refuses", "confirmed_verdicts", "the_same_batch_twice_at_once", "the_witness_of_a_push", "units_beside_units", "refused_by_the_caller", "a_superseded_member"}},
+	"owners are not looked at":      {pushesWith(func(b *tidemark.Batch) { b.Owner = "" }), []string{"somebody_else's_client", "purge_keeps_numbers"}, nil},
+	"the caller is not listened to": {pushesWith(func(b *tidemark.Batch) { b.Refused = nil }), []string{"refused_by_the_caller", "a_unit_that_the_caller_refuses"}, nil},
+	"nothing is ever confirmed":     {pushesWith(func(b *tidemark.Batch) { b.Confirmed = 0 }), []string{"confirmed_verdicts"}, nil},
+	"members of units stand alone": {pushesWith(func(b *tidemark.Batch) {
+		if b.Check() == nil {
+			for i := range b.Mutations {
+				b.Mutations[i].Unit = 0
+			}
+		}
+	}), []string{"a_unit_is_rejected_together", "a_unit_that_the_caller_refuses", "units_beside_units"}, nil},
+	"a gap is closed":               {accepts(tidemark.CodeGap), []string{"a_gap", "purge_keeps_numbers", "the_witness_of_a_push"}, nil},
+	"other content is made as well": {accepts(tidemark.CodeRepeated), []string{"other_content_under_a_number", "confirmed_verdicts", "purge_keeps_numbers"}, nil},
+	"somebody else is let in":       {accepts(tidemark.CodeDenied), []string{"somebody_else's_client", "purge_keeps_numbers"}, nil},
+	"repetitions are not marked": {judges(func(_ *tidemark.Batch, vs []tidemark.Verdict) {
+		for i := range vs {
+			vs[i].Repeated = false
+		}
+	}), []string{"a_repetition"}, []string{"a_large_push", "a_refusal_in_a_push", "a_repetition_and_more", "a_unit_is_rejected_together", "confirmed_verdicts", "purge_keeps_numbers", "refused_by_the_caller", "the_same_batch_twice_at_once"}},
+	"repeated refusals are forgotten": {judges(func(_ *tidemark.Batch, vs []tidemark.Verdict) {
+		for i := range vs {
+			if vs[i].Repeated {
+				vs[i].Err = nil
+			}
+		}
+	}), []string{"a_repetition"}, []string{"a_large_push", "a_refusal_in_a_push", "a_unit_is_rejected_together", "refused_by_the_caller", "the_same_batch_twice_at_once"}},
+	"a superseded member rejects its unit": {judges(func(b *tidemark.Batch, vs []tidemark.Verdict) {
+		for i := range vs {
+			if b.Mutations[i].Unit != 0 && !vs[i].Applied && vs[i].Err == nil {
+				vs[i].Err = tidemark.NewError(tidemark.CodeUnit, "no")
+			}
+		}
+	}), []string{"a_superseded_member"}, nil},
+	"the others of a unit have the same error": {judges(func(b *tidemark.Batch, vs []tidemark.Verdict) {
+		for i := range vs {
+			if codeOf(vs[i]) == tidemark.CodeUnit {
+				vs[i].Err = tidemark.NewError(tidemark.CodeConstraint, "no")
+			}
+		}
+	}), []string{"a_unit_is_rejected_together", "a_unit_that_the_caller_refuses"}, nil},
+	"the witness hears of repetitions": {func(b *brokenLog) {
+		b.push = func(ctx context.Context, batch *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
+			vs, err := b.Driver.Push(ctx, batch, w)
+			for i := range vs {
+				if vs[i].Repeated && w != nil {
+					w.Decided(i, []tidemark.Outcome{vs[i].Outcome})
+				}
+			}
+			return vs, err
+		}
+	}, []string{"the_witness_of_a_push"}, nil},
+	"the witness of a push does not hear of the end": {func(b *brokenLog) {
+		b.push = func(ctx context.Context, batch *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
+			if w != nil {
+				w = deaf{w}
+			}
+			return b.Driver.Push(ctx, batch, w)
+		}
+	}, []string{"the_witness_of_a_push"}, []string{"witnesses_of_racing_pushes"}},
+	"two pushes of one batch are both made": {racy, []string{"the_same_batch_twice_at_once"}, nil},
+	"a push is made one by one": {func(b *brokenLog) {
+		b.push = func(ctx context.Context, batch *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
+			if err := batch.Check(); err != nil || w != nil || batch.Refused != nil || slices.ContainsFunc(batch.Mutations, func(m tidemark.Mutation) bool { return m.Unit != 0 && m.Stamp < 100 }) {
+				return b.Driver.Push(ctx, batch, w)
+			}
+			var all []tidemark.Verdict
+			for i := range batch.Mutations {
+				one := *batch
+				one.Mutations = slices.Clone(batch.Mutations[i : i+1])
+				one.Mutations[0].Unit = 0
+				vs, err := b.Driver.Push(ctx, &one, w)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, vs...)
+				runtime.Gosched()
+			}
+			return all, nil
+		}
+	}, []string{"a_push_is_seen_whole", "units_beside_units"}, nil},
+}
+
+func codeOf(v tidemark.Verdict) tidemark.Code {
+	if v.Err == nil {
+		return ""
+	}
+	return v.Err.Code
+}
+
+func everything(p *tidemark.Predicate) *tidemark.Predicate {
+	every, err := tidemark.Where{}.Compile(p.Schema())
+	if err != nil {
+		panic(err)
+	}
+	return every
+}
+
+var failedLog = regexp.MustCompile(`--- FAIL: TestLogMistake/(\S+)`)
+
+const logMistakeEnv = "DRIVERTEST_LOG_MISTAKE"
+
+// TestLogMistake runs the suite on one mistake; it is for TestTheSuiteFindsMistakesOfLogs.
+func TestLogMistake(t *testing.T) {
+	m, ok := logMistakes[os.Getenv(logMistakeEnv)]
+	if !ok {
+		return // not asked for
+	}
+	drivertest.Run(t, func(t *testing.T) drivertest.Harness {
+		b := &brokenLog{Driver: memory.New(drivertest.Schemas()...)}
+		m.breaks(b)
+		return drivertest.Harness{Driver: b, RunInTx: b.RunInTx, Put: func(_ testing.TB, model string, row tidemark.Row, meta tidemark.Meta) {
+			b.Put(model, row, meta)
+		}}
+	})
+}
+
+// TestTheSuiteFindsMistakesOfLogs runs the suite on logs that are broken, without checks of
+// values, which take long and have nothing to do with it.
+func TestTheSuiteFindsMistakesOfLogs(t *testing.T) {
+	t.Parallel()
+	for name, m := range logMistakes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(os.Args[0], "-test.run=^TestLogMistake$", "-test.skip=^TestLogMistake$/^(where|large_texts|hostile_texts|values_come_back)$")
+			cmd.Env = append(os.Environ(), logMistakeEnv+"="+name)
+			out, err := cmd.CombinedOutput()
+			if err == nil {
+				t.Fatal("the suite finds nothing")
+			}
+			var found []string
+			for _, f := range failedLog.FindAllStringSubmatch(string(out), -1) {
+				found = append(found, f[1])
+			}
+			for _, w := range m.want {
+				if !slices.Contains(found, w) {
+					t.Errorf("check %s does not find it; found by %q", w, found)
+				}
+			}
+			for _, f := range found {
+				if !slices.ContainsFunc(slices.Concat(m.want, m.may), func(pattern string) bool { ok, _ := path.Match(pattern, f); return ok }) {
+					t.Errorf("check %s fails as well\n%.2000s", f, out)
+				}
+			}
+		})
+	}
+}
