@@ -709,8 +709,9 @@ func TestPushRefusesTheBatch(t *testing.T) {
 	t.Parallel()
 	for _, hooked := range []bool{false, true} {
 		b := setup(t, &server.Options{MaxPush: 3})
+		var ran atomic.Int64
 		if hooked {
-			b.server.Service("tag").Before(func(context.Context, *server.Call) error { return nil })
+			b.server.Service("tag").Before(func(context.Context, *server.Call) error { ran.Add(1); return nil })
 		}
 		c := b.dial()
 		one := func(uid string) tidemark.Mutation { return creation("tag", uid, `{}`, -9) }
@@ -732,6 +733,9 @@ func TestPushRefusesTheBatch(t *testing.T) {
 		c.refused(tidemark.CodeInvalidRequest, "sync", "push")
 		if got := changes(t, b.db); got != 3 {
 			t.Errorf("%d effects, want 3", got)
+		}
+		if hooked && ran.Load() != 3 {
+			t.Errorf("%d hooks, want 3", ran.Load())
 		}
 	}
 }
