@@ -171,6 +171,22 @@ func (s *Server) DSN() string {
 	return fmt.Sprintf("postgres://app@127.0.0.1:%d/postgres?sslmode=disable", s.port)
 }
 
+// Restart ends the server at once, as a crash does, and starts it again on its data.
+func (s *Server) Restart() error {
+	if err := s.cmd.Process.Signal(quit); err != nil {
+		return err
+	}
+	<-s.done
+	args, old := s.cmd.Args, s.cmd
+	s.cmd, s.done = exec.Command(args[0], args[1:]...), make(chan struct{})
+	s.cmd.Dir, s.cmd.SysProcAttr = s.dir, attributes()
+	s.cmd.Stdout, s.cmd.Stderr = old.Stdout, old.Stderr
+	if err := s.run(); err != nil {
+		return err
+	}
+	return s.ready()
+}
+
 // Stop ends the server at once and removes its data.
 func (s *Server) Stop() {
 	if s.cmd != nil && s.cmd.Process != nil {
