@@ -59,8 +59,8 @@ func (r *recorder) Decided(from int, outs []tidemark.Outcome) {
 
 func (r *recorder) Ended(committed bool) {
 	r.mu.Lock()
-	for i, o := range r.outs {
-		if committed {
+	for i := range r.ms { // in the order in which they were made
+		if o, ok := r.outs[i]; ok && committed {
 			r.d.books.decided(&r.ms[i], &o)
 		}
 	}
