@@ -202,10 +202,14 @@ func (w *world) heal(ctx context.Context) error {
 		if err := w.aftermath(ctx); err != nil {
 			return err
 		}
-		if w.settled() {
+		err := w.settled()
+		if err == nil { // a device may not have noticed yet that its connection is half open
+			err = w.converged(ctx)
+		}
+		if err == nil {
 			quiet++
 		} else if quiet = 0; time.Since(began) > promptly {
-			return fmt.Errorf("liveness: after %v: %s", promptly, w.statuses())
+			return fmt.Errorf("after %v without faults: %w", promptly, err)
 		}
 		time.Sleep(250 * time.Millisecond)
 	}
@@ -230,13 +234,14 @@ func (w *world) pump() {
 	}
 }
 
-func (w *world) settled() bool {
+// settled: each device says that it is in step.
+func (w *world) settled() error {
 	for _, d := range w.devices {
 		if s := d.client.Status(); s.State != synced || s.Pending > 0 {
-			return false
+			return fmt.Errorf("liveness: %s", w.statuses())
 		}
 	}
-	return true
+	return nil
 }
 
 func (w *world) statuses() string {
