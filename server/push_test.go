@@ -935,6 +935,52 @@ func TestPushInLiveScopes(t *testing.T) {
 	}
 }
 
+// Over a real database, by several connections of one client and others at once: each mutation
+// is made once, and each event is told once.
+func TestPushOnSQL(t *testing.T) {
+	t.Parallel()
+	onSQL(t, func(t *testing.T, b *sqlBench) {
+		b.server.Service("tag").Before(func(_ context.Context, c *server.Call) error {
+			c.Args[1] = json.RawMessage(`{"name":"by the hook"}`)
+			return nil
+		}, tidemark.MethodUpdate)
+		ms := []tidemark.Mutation{creation("tag", "a", `{"name":"A"}`, -9), creation("post", "bad", `{}`, -9), update("tag", "a", `{"name":"B"}`, -8)}
+		ms = append(ms, unit(4, creation("post", "p", `{"title":"t"}`, -9), creation("post", "a", `{"title":"taken"}`, -9))...)
+		ms = append(ms, unit(6, creation("post", "q", `{"title":"t"}`, -9), update("tag", "b", `{"name":"C"}`, -7))...)
+		ms = append(ms, deletion("post", "q", -6), update("post", "q", `{"title":"late"}`, -8))
+		want := []string{"1 applied", "2 rejected constraint", "3 applied", "4 rejected unit", "5 rejected uid-taken", "6 applied", "7 applied", "8 applied", "9 superseded"}
+		watcher := b.dial()
+		clients := []*client{b.dial(), b.dial(), b.dial(), b.dial()}
+		var wg sync.WaitGroup
+		for i, c := range clients {
+			wg.Go(func() {
+				part := batch(1, slices.Clone(ms)...)
+				if i == 3 { // another client, of other rows
+					part = batch(1, creation("tag", "theirs", `{}`, -9), creation("post", "theirs too", `{"title":"t"}`, -9))
+					part.Client = "another"
+				}
+				for j, v := range c.push(part) {
+					if got := kindOf(v); i < 3 && got != want[j] || i == 3 && got != fmt.Sprint(j+1, " applied") {
+						t.Errorf("got %s", v)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		watcher.result("tag", "findMany", map[string]any{})
+		if got := len(watcher.events()); got != 8 {
+			t.Errorf("got %d events, want 8: %q", got, watcher.events())
+		}
+		rows := watcher.result("tag", "findMany", map[string]any{"name": "by the hook"})
+		if n := strings.Count(rows, `"uid"`); n != 2 {
+			t.Errorf("got %s", rows)
+		}
+		if known, err := b.driver.Known(t.Context(), device); known != 9 || err != nil {
+			t.Errorf("the last mutation known is %d, %v", known, err)
+		}
+	})
+}
+
 // Random histories of clients that send again what they have no verdict of, whole or in
 // part, by several connections, end as if each mutation had been made once.
 func TestPushRandomly(t *testing.T) {
