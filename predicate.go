@@ -1,5 +1,7 @@
 package tidemark
 
+import "slices"
+
 // TermOp says what a [Term] asks of its field.
 type TermOp uint8
 
@@ -10,16 +12,21 @@ const (
 	Equal
 	// Between: the field is not null, and within Low and High where they are given.
 	Between
-	// Never: no row satisfies the term (a bound was null).
+	// Never: no row satisfies the term (a bound was null, or a list empty).
 	Never
+	// OneOf: the field equals one of Values; where null is among them, also as for IsNull.
+	OneOf
 )
 
 // Term is the part of a [Predicate] about one field.
 type Term struct {
-	Field     Field  // the field that it is about
-	Op        TermOp // what it asks
-	Value     Value  // for Equal
-	Low, High *Bound // for Between; at least one is given
+	Field     Field   // the field that it is about
+	Op        TermOp  // what it asks
+	Value     Value   // for Equal
+	Values    []Value // for OneOf: two or more, in their order, null first
+	Low, High *Bound  // for Between; at least one is given
+
+	slot int // of the field in the predicate's fields
 }
 
 // Bound is one end of a range. Its value is not null.
@@ -28,13 +35,16 @@ type Bound struct {
 	Inclusive bool  // whether the value itself is within
 }
 
-// Predicate is a where clause checked against a model: its terms are typed,
-// sorted by field, at most one a field, and all must hold. Drivers and stores
-// turn Terms into SQL; what it must mean is what Match does. A Predicate is
+// Predicate is a where clause checked against a model. A row is selected when all of
+// Terms hold and, where Any has alternatives, all terms of at least one of them. Terms are typed and
+// sorted by field, at most one a field in each list. Drivers and stores
+// turn them into SQL; what it must mean is what Match does. A Predicate is
 // immutable and safe for concurrent use.
 type Predicate struct {
 	schema *Schema
 	terms  []Term
+	any    [][]Term
+	fields []Field // that the terms name: those of terms, then the others
 	key    string
 }
 
@@ -44,8 +54,39 @@ func (p *Predicate) Schema() *Schema { return p.schema }
 // Terms returns the terms, which the caller must not change.
 func (p *Predicate) Terms() []Term { return p.terms }
 
-// Key returns the canonical JSON text of the clause, with sorted members and
-// canonical values. Clauses with one key select the same rows; it is what a
+// Any returns the alternatives, each with at least one term, nil when there are none.
+// The caller must not change them.
+func (p *Predicate) Any() [][]Term { return p.any }
+
+// Conjunctions returns what p says as a list: it selects the rows for which all terms of
+// at least one element hold. A field may stand twice in an element. The terms must not be changed.
+func (p *Predicate) Conjunctions() [][]Term {
+	if len(p.any) == 0 {
+		return [][]Term{p.terms}
+	}
+	all := make([][]Term, len(p.any))
+	for i, alternative := range p.any {
+		all[i] = slices.Concat(p.terms, alternative)
+	}
+	return all
+}
+
+// number gives each field that is named a slot, so that Match reads each once.
+func (p *Predicate) number() {
+	for _, terms := range append([][]Term{p.terms}, p.any...) {
+		for i := range terms {
+			name := terms[i].Field.Name
+			terms[i].slot = slices.IndexFunc(p.fields, func(f Field) bool { return f.Name == name })
+			if terms[i].slot < 0 {
+				terms[i].slot = len(p.fields)
+				p.fields = append(p.fields, terms[i].Field)
+			}
+		}
+	}
+}
+
+// Key returns the canonical JSON text of the clause, with sorted members, values and
+// alternatives. Clauses with one key select the same rows; it is what a
 // client sends.
 func (p *Predicate) Key() string { return p.key }
 
@@ -56,35 +97,66 @@ func (p *Predicate) MarshalJSON() ([]byte, error) { return []byte(p.key), nil }
 func (p *Predicate) String() string { return p.schema.name + p.key }
 
 func (p *Predicate) appendKey() string {
-	b := []byte{'{'}
-	for i, t := range p.terms {
+	b := appendTerms(nil, p.terms)
+	if len(p.any) == 0 {
+		return string(b)
+	}
+	if b = b[:len(b)-1]; len(p.terms) > 0 {
+		b = append(b, ',')
+	}
+	b = append(AppendString(b, or), ":["...)
+	for i, alternative := range p.any {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = AppendString(b, t.Field.Name)
-		b = append(b, ':')
-		switch t.Op {
-		case IsNull:
-			b = append(b, "null"...)
-		case Equal:
-			b = t.Value.AppendJSON(b)
-		case Never:
-			b = append(b, `{"gt":null}`...)
-		case Between:
-			b = append(b, '{')
+		b = appendTerms(b, alternative)
+	}
+	return string(append(b, "]}"...))
+}
+
+func appendTerms(b []byte, terms []Term) []byte {
+	b = append(b, '{')
+	for i := range terms {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(AppendString(b, terms[i].Field.Name), ':')
+		b = terms[i].appendJSON(b)
+	}
+	return append(b, '}')
+}
+
+func (t *Term) appendJSON(b []byte) []byte {
+	switch t.Op {
+	case IsNull:
+		return append(b, "null"...)
+	case Equal:
+		return t.Value.AppendJSON(b)
+	case Between:
+		b = append(b, '{')
+		if t.Low != nil {
+			b = t.Low.appendJSON(b, `"gt"`, `"gte"`)
+		}
+		if t.High != nil {
 			if t.Low != nil {
-				b = t.Low.appendJSON(b, `"gt"`, `"gte"`)
+				b = append(b, ',')
 			}
-			if t.High != nil {
-				if t.Low != nil {
-					b = append(b, ',')
-				}
-				b = t.High.appendJSON(b, `"lt"`, `"lte"`)
-			}
-			b = append(b, '}')
+			b = t.High.appendJSON(b, `"lt"`, `"lte"`)
+		}
+		return append(b, '}')
+	case Never:
+		if t.Field.Kind.Ordered() {
+			return append(b, `{"gt":null}`...)
 		}
 	}
-	return string(append(b, '}'))
+	b = append(b, `{"in":[`...)
+	for i, v := range t.Values {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = v.AppendJSON(b)
+	}
+	return append(b, "]}"...)
 }
 
 func (d *Bound) appendJSON(b []byte, exclusive, inclusive string) []byte {
@@ -102,25 +174,19 @@ func (d *Bound) appendJSON(b []byte, exclusive, inclusive string) []byte {
 // member the same. nil is selected by nothing. A value in the row that is not of
 // its field's kind counts as null.
 func (p *Predicate) Match(r Row) bool {
-	if len(r) == 0 {
-		return false
-	}
-	if len(p.terms) == 0 {
-		return true
-	}
-	var seen [MaxTerms]bool
+	return len(r) > 0 && (len(p.fields) == 0 || p.match(r))
+}
+
+func (p *Predicate) match(r Row) bool {
+	var values [MaxTerms]Value
 	ok := true
 	err := EachField(r, func(key, raw []byte) error {
-		for i := range p.terms {
-			if p.terms[i].Field.Name != string(key) {
+		for i := range p.fields {
+			if p.fields[i].Name != string(key) {
 				continue
 			}
-			seen[i] = true
-			v, err := p.terms[i].Field.Kind.Peek(raw)
-			if err != nil {
-				v = Value{}
-			}
-			if !p.terms[i].Match(v) {
+			values[i], _ = p.fields[i].Kind.Peek(raw)
+			if i < len(p.terms) && !p.terms[i].Match(values[i]) {
 				ok = false
 				return ErrNotFound // stops the walk
 			}
@@ -131,7 +197,21 @@ func (p *Predicate) Match(r Row) bool {
 		return false
 	}
 	for i := range p.terms {
-		if !seen[i] && !p.terms[i].Match(Value{}) {
+		if values[i].IsNull() && !p.terms[i].Match(Value{}) { // or it was seen to match
+			return false
+		}
+	}
+	for _, alternative := range p.any {
+		if holds(alternative, &values) {
+			return true
+		}
+	}
+	return len(p.any) == 0
+}
+
+func holds(terms []Term, values *[MaxTerms]Value) bool {
+	for i := range terms {
+		if !terms[i].Match(values[terms[i].slot]) {
 			return false
 		}
 	}
@@ -147,8 +227,24 @@ func (t *Term) Match(v Value) bool {
 		return !v.IsNull() && v.Compare(t.Value) == 0
 	case Between:
 		return !v.IsNull() && t.Low.below(v) && t.High.above(v)
+	case OneOf:
+		_, found := slices.BinarySearchFunc(t.Values, v, nullFirst)
+		return found
 	}
 	return false
+}
+
+// nullFirst orders values of one kind and nulls.
+func nullFirst(a, b Value) int {
+	switch {
+	case a.IsNull() && b.IsNull():
+		return 0
+	case a.IsNull():
+		return -1
+	case b.IsNull():
+		return 1
+	}
+	return a.Compare(b)
 }
 
 // below reports whether the low bound b admits v; a nil bound admits all.
@@ -192,28 +288,37 @@ func (t *Term) empty() bool {
 }
 
 // Empty reports whether p can be told to select nothing, whatever the rows.
-func (p *Predicate) Empty() bool {
-	for i := range p.terms {
-		if p.terms[i].empty() {
-			return true
-		}
-	}
-	return false
+func (p *Predicate) Empty() bool { return len(p.possible()) == 0 }
+
+// possible returns the conjunctions but for those that can be told to select nothing.
+func (p *Predicate) possible() [][]Term {
+	return slices.DeleteFunc(p.Conjunctions(), func(terms []Term) bool { return contradict(terms, terms) })
 }
 
 // Overlaps reports whether a row may exist that both select. It is false only if
 // some field's terms exclude each other, so it may be true in vain, never false
 // in vain. Predicates of different models do not overlap.
 func (p *Predicate) Overlaps(q *Predicate) bool {
-	if p.schema.name != q.schema.name || p.Empty() || q.Empty() {
+	if p.schema.name != q.schema.name {
 		return false
 	}
-	for i := range p.terms {
-		if t := q.term(p.terms[i].Field.Name); t != nil && disjoint(&p.terms[i], t) {
-			return false
+	theirs := q.possible()
+	return slices.ContainsFunc(p.possible(), func(a []Term) bool {
+		return slices.ContainsFunc(theirs, func(b []Term) bool { return !contradict(a, b) })
+	})
+}
+
+// contradict reports whether a term of the one list and a term of the other exclude each other; with a
+// list itself, whether it can be told that no row satisfies it.
+func contradict(a, b []Term) bool {
+	for i := range a {
+		for j := range b {
+			if a[i].Field.Name == b[j].Field.Name && disjoint(&a[i], &b[j]) {
+				return true
+			}
 		}
 	}
-	return true
+	return false
 }
 
 // Covers reports whether p selects every row that q selects. It may be false in
@@ -222,36 +327,46 @@ func (p *Predicate) Covers(q *Predicate) bool {
 	if p.schema.name != q.schema.name {
 		return false
 	}
-	if q.Empty() {
-		return true
-	}
-	for i := range p.terms {
-		t := q.term(p.terms[i].Field.Name)
-		if t == nil || !implies(t, &p.terms[i]) {
+	mine := p.Conjunctions()
+	return !slices.ContainsFunc(q.possible(), func(given []Term) bool {
+		return !slices.ContainsFunc(mine, func(terms []Term) bool { return follow(terms, given) })
+	})
+}
+
+// follow reports whether each of the terms is implied by one of those given.
+func follow(terms, given []Term) bool {
+	for i := range terms {
+		t := &terms[i]
+		if !slices.ContainsFunc(given, func(g Term) bool { return g.Field.Name == t.Field.Name && implies(&g, t) }) {
 			return false
 		}
 	}
 	return true
 }
 
-func (p *Predicate) term(field string) *Term {
-	for i := range p.terms {
-		if p.terms[i].Field.Name == field {
-			return &p.terms[i]
+// listed returns the values that satisfy t, where they can be listed: for all but a range.
+func (t *Term) listed() (values []Value, ok bool) {
+	switch t.Op {
+	case Between:
+		if t.Low != nil && t.High != nil && t.Low.Inclusive && sameBound(t.Low, t.High) {
+			return []Value{t.Low.Value}, true
 		}
+		return nil, false
+	case IsNull:
+		return []Value{{}}, true
+	case Equal:
+		return []Value{t.Value}, true
 	}
-	return nil
+	return t.Values, true
 }
 
 // disjoint reports whether no value satisfies both terms.
 func disjoint(a, b *Term) bool {
-	switch {
-	case a.Op == IsNull || b.Op == IsNull:
-		return a.Op != b.Op
-	case a.Op == Equal:
-		return !b.Match(a.Value)
-	case b.Op == Equal:
-		return !a.Match(b.Value)
+	if values, ok := a.listed(); ok {
+		return !slices.ContainsFunc(values, b.Match)
+	}
+	if values, ok := b.listed(); ok {
+		return !slices.ContainsFunc(values, a.Match)
 	}
 	both := Term{Op: Between, Low: a.Low, High: a.High}
 	if b.Low != nil && (both.Low == nil || tighterLow(b.Low, both.Low)) {
@@ -265,24 +380,16 @@ func disjoint(a, b *Term) bool {
 
 // implies reports whether every value that satisfies a satisfies b.
 func implies(a, b *Term) bool {
+	if values, ok := a.listed(); ok {
+		return !slices.ContainsFunc(values, func(v Value) bool { return !b.Match(v) })
+	}
 	switch {
-	case a.Op == Never:
-		return true
-	case a.Op == IsNull:
-		return b.Op == IsNull
-	case a.Op == Equal:
-		return b.Match(a.Value)
 	case b.Op != Between:
-		return b.Op == Equal && a.Low != nil && a.High != nil && a.Low.Inclusive && a.High.Inclusive &&
-			a.Low.Value.Compare(b.Value) == 0 && a.High.Value.Compare(b.Value) == 0
-	}
-	if b.Low != nil && (a.Low == nil || tighterLow(b.Low, a.Low) && !sameBound(a.Low, b.Low)) {
+		return false
+	case b.Low != nil && (a.Low == nil || tighterLow(b.Low, a.Low) && !sameBound(a.Low, b.Low)):
 		return false
 	}
-	if b.High != nil && (a.High == nil || tighterHigh(b.High, a.High) && !sameBound(a.High, b.High)) {
-		return false
-	}
-	return true
+	return b.High == nil || a.High != nil && (!tighterHigh(b.High, a.High) || sameBound(a.High, b.High))
 }
 
 func sameBound(a, b *Bound) bool {

@@ -71,7 +71,7 @@ type Schema struct {
 }
 
 // NewSchema returns the schema of a model. The name and the fields' names must
-// not be empty, contain a quote or a control character, or begin with __; a
+// not be empty, contain a quote or a control character, or begin with __, nor a field be named $or; a
 // field uid of kind Text is put first, or added when fields lack it.
 func NewSchema(name string, fields []Field) (*Schema, error) {
 	if !validName(name) {
@@ -86,7 +86,7 @@ func NewSchema(name string, fields []Field) (*Schema, error) {
 			}
 			continue
 		}
-		if !validName(f.Name) {
+		if !validName(f.Name) || f.Name == or {
 			return nil, NewError(CodeUnknownField, "model %s: %q cannot be the name of a field", name, f.Name)
 		}
 		if f.Kind == 0 || int(f.Kind) >= len(kindNames) {

@@ -42,6 +42,7 @@ func TestSchemasAreChecked(t *testing.T) {
 		"numbered": {{Name: "uid", Kind: tidemark.Integer}},
 		"reserved": {text("__deleted__")},
 		"quoted":   {text(`a"`)},
+		"or":       {text("$or")},
 	} {
 		if _, err := tidemark.NewSchema(name, fields); err == nil {
 			t.Errorf("schema %q was accepted", name)
