@@ -34,10 +34,11 @@ type dialect interface {
 	// readMeta is a metadata column of table m in a select list.
 	readMeta(name string) string
 
-	// isNull and compare are conditions on a column of table t; the operator is
-	// one of = < <= > >=. They must mean what Predicate.Match does.
+	// isNull, compare and oneOf are conditions on a column of table t; the operator is
+	// one of = < <= > >=, the values are not null. They must mean what Predicate.Match does.
 	isNull(c *column) string
 	compare(cl *clause, c *column, operator string, v tidemark.Value) string
+	oneOf(cl *clause, c *column, values []tidemark.Value) string
 	// limits are the ends of a range that has a bound on one side only, nil for
 	// none: what lies beyond them has no JSON form and counts as null.
 	limits(c *column) (low, high *tidemark.Bound)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -270,42 +272,72 @@ func (postgres) isNull(c *column) string {
 }
 
 func (p postgres) compare(cl *clause, c *column, operator string, v tidemark.Value) string {
-	col, lit := "t."+c.sql, v.Text()
-	cast := ""
-	switch c.kind {
-	case tidemark.Text:
-		if c.base == "character" {
-			col += "::text"
-		}
-		if operator != "=" {
-			col += ` COLLATE "C"`
-		}
-	case tidemark.Enum:
-		col += "::text"
-	case tidemark.Integer:
-		lit, cast = strconv.FormatInt(v.Int(), 10), "::bigint"
-	case tidemark.Double:
-		lit, cast = strconv.FormatFloat(v.Float(), 'g', -1, 64), "::double precision"
-	case tidemark.Bool:
-		lit, cast = strconv.FormatBool(v.Int() == 1), "::boolean"
-	case tidemark.Timestamp:
-		lit = era(string(tidemark.AppendInstant(nil, v.Int())))
-		cast = "::timestamptz"
-		if c.base == "timestamp" {
-			cast = "::timestamp" // which leaves the Z unread: the column holds UTC
-		}
-	case tidemark.Bytes:
-		return col + operator + "decode(" + cl.bind(lit) + ", 'base64')"
-	case tidemark.Numeric:
-		cast = "::numeric"
-	case tidemark.UUID:
-		cast = "::uuid"
-	case tidemark.Date:
-		lit, cast = era(lit), "::date"
-	case tidemark.TimeOfDay:
-		cast = "::time"
+	col, typ := operand(c)
+	if c.kind == tidemark.Text && operator != "=" {
+		col += ` COLLATE "C"`
 	}
-	return col + operator + cl.bind(lit) + cast
+	return col + operator + cl.bind(literal(c, v)) + "::" + typ
+}
+
+func (p postgres) oneOf(cl *clause, c *column, values []tidemark.Value) string {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = literal(c, v)
+	}
+	col, typ := operand(c)
+	return col + " = ANY(" + cl.bind(arrayOf(texts)) + "::" + typ + "[])"
+}
+
+// operand is what is compared of a column, and the type of what it is compared with.
+func operand(c *column) (col, typ string) {
+	col = "t." + c.sql
+	switch c.kind {
+	case tidemark.Integer:
+		return col, "bigint"
+	case tidemark.Double:
+		return col, "double precision"
+	case tidemark.Bool:
+		return col, "boolean"
+	case tidemark.Timestamp:
+		if c.base == "timestamp" {
+			return col, "timestamp" // which leaves the Z unread: the column holds UTC
+		}
+		return col, "timestamptz"
+	case tidemark.Bytes:
+		return col, "bytea"
+	case tidemark.Numeric:
+		return col, "numeric"
+	case tidemark.UUID:
+		return col, "uuid"
+	case tidemark.Date:
+		return col, "date"
+	case tidemark.TimeOfDay:
+		return col, "time"
+	}
+	if c.kind == tidemark.Enum || c.base == "character" {
+		col += "::text"
+	}
+	return col, "text"
+}
+
+// literal is a value's text in SQL.
+func literal(c *column, v tidemark.Value) string {
+	switch c.kind {
+	case tidemark.Integer:
+		return strconv.FormatInt(v.Int(), 10)
+	case tidemark.Double:
+		return strconv.FormatFloat(v.Float(), 'g', -1, 64)
+	case tidemark.Bool:
+		return strconv.FormatBool(v.Int() == 1)
+	case tidemark.Timestamp:
+		return era(string(tidemark.AppendInstant(nil, v.Int())))
+	case tidemark.Date:
+		return era(v.Text())
+	case tidemark.Bytes:
+		data, _ := base64.StdEncoding.DecodeString(v.Text()) // a Value's is well formed
+		return `\x` + hex.EncodeToString(data)
+	}
+	return v.Text()
 }
 
 func (postgres) limits(c *column) (low, high *tidemark.Bound) {

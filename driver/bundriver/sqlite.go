@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
@@ -166,18 +167,64 @@ func (s sqlite) compare(cl *clause, c *column, operator string, v tidemark.Value
 	return col + " COLLATE BINARY" + operator + cl.bind(v.Text())
 }
 
+func (s sqlite) oneOf(cl *clause, c *column, values []tidemark.Value) string {
+	col, from := "t."+c.sql, "value"
+	switch c.kind {
+	case tidemark.Double: // SQLite reads numbers in JSON with a small error
+		places := make([]string, len(values))
+		for i, v := range values {
+			places[i] = cl.bind(v.Float())
+		}
+		return col + " IN (" + strings.Join(places, ", ") + ")"
+	case tidemark.Timestamp:
+		return s.oneOfInstants(cl, col, values)
+	case tidemark.Bytes:
+		from = "unhex(value)"
+	case tidemark.Date:
+		col = "substr(" + col + ", 1, 10)"
+	case tidemark.Integer, tidemark.Bool, tidemark.Numeric:
+	default:
+		col += " COLLATE BINARY"
+	}
+	list := []byte{'['}
+	for i, v := range values {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		switch c.kind {
+		case tidemark.Integer, tidemark.Bool:
+			list = strconv.AppendInt(list, v.Int(), 10)
+		case tidemark.Bytes:
+			data, _ := base64.StdEncoding.DecodeString(v.Text())
+			list = tidemark.AppendString(list, hex.EncodeToString(data))
+		default:
+			list = tidemark.AppendString(list, v.Text())
+		}
+	}
+	return col + " IN (SELECT " + from + " FROM json_each(" + cl.bind(string(append(list, ']'))) + "))"
+}
+
+// oneOfInstants lists, as compareInstant compares, ranges of texts; all together they are within one.
+func (s sqlite) oneOfInstants(cl *clause, col string, values []tidemark.Value) string {
+	list := []byte{'['}
+	for i, v := range values {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = tidemark.AppendString(append(list, '['), instantText(v.Int()))
+		list = tidemark.AppendString(append(list, ','), instantText(v.Int()+1))
+		list = append(list, ']')
+	}
+	return "(" + s.compareInstant(cl, col, ">=", values[0].Int()) + " AND " + s.compareInstant(cl, col, "<=", values[len(values)-1].Int()) +
+		" AND EXISTS (SELECT 1 FROM json_each(" + cl.bind(string(append(list, ']'))) + ") AS v WHERE " + col + ">=(v.value ->> 0) AND " + col + "<(v.value ->> 1)))"
+}
+
 // compareInstant compares the texts of times. Decimals beyond microseconds count
 // as cut, so an instant stands for all texts from its own to the next one's. The
 // offset is left out of the bounds: it sorts below the decimals, and
 // CURRENT_TIMESTAMP has none.
 func (sqlite) compareInstant(cl *clause, col, operator string, us int64) string {
-	text := func(us int64) string {
-		if us > highestInstant.Value.Int() {
-			return ":" // above all years
-		}
-		return time.UnixMicro(us).UTC().Format("2006-01-02 15:04:05.999999")
-	}
-	from, next := text(us), text(us+1)
+	from, next := instantText(us), instantText(us+1)
 	switch operator {
 	case "=":
 		return "(" + col + ">=" + cl.bind(from) + " AND " + col + "<" + cl.bind(next) + ")"
@@ -189,6 +236,13 @@ func (sqlite) compareInstant(cl *clause, col, operator string, us int64) string 
 		return col + "<" + cl.bind(from)
 	}
 	return col + "<" + cl.bind(next)
+}
+
+func instantText(us int64) string {
+	if us > highestInstant.Value.Int() {
+		return ":" // above all years
+	}
+	return time.UnixMicro(us).UTC().Format("2006-01-02 15:04:05.999999")
 }
 
 func (sqlite) limits(c *column) (low, high *tidemark.Bound) {

@@ -19,14 +19,27 @@ func (cl *clause) bind(v any) string {
 }
 
 // where turns p into a condition on table t, which holds for a row exactly where p.Match does.
+// Other conditions may follow it after AND.
 func (cl *clause) where(m *model, p *tidemark.Predicate) string {
-	parts := make([]string, 0, len(p.Terms()))
-	for _, t := range p.Terms() {
-		c := m.byName[t.Field.Name]
-		if c == nil || c.kind != t.Field.Kind { // a predicate made for another schema of that name
+	all := cl.terms(m, p.Terms())
+	if len(p.Any()) == 0 {
+		return all
+	}
+	alternatives := make([]string, len(p.Any()))
+	for i, terms := range p.Any() {
+		alternatives[i] = cl.terms(m, terms)
+	}
+	return all + " AND (" + strings.Join(alternatives, " OR ") + ")"
+}
+
+func (cl *clause) terms(m *model, terms []tidemark.Term) string {
+	parts := make([]string, 0, len(terms))
+	for i := range terms {
+		c := m.byName[terms[i].Field.Name]
+		if c == nil || c.kind != terms[i].Field.Kind { // a predicate made for another schema of that name
 			return "1=0"
 		}
-		parts = append(parts, cl.term(c, &t))
+		parts = append(parts, cl.term(c, &terms[i]))
 	}
 	if len(parts) == 0 {
 		return "1=1"
@@ -49,6 +62,11 @@ func (cl *clause) term(c *column, t *tidemark.Term) string {
 			high = t.High
 		}
 		return cl.between(c, low, high)
+	case tidemark.OneOf:
+		if t.Values[0].IsNull() {
+			return "(" + cl.d.isNull(c) + " OR " + cl.d.oneOf(cl, c, t.Values[1:]) + ")"
+		}
+		return cl.d.oneOf(cl, c, t.Values)
 	}
 	return "1=0" // Never
 }
