@@ -4,14 +4,15 @@ package scopeindex
 
 import (
 	"math"
+	"slices"
 	"sync"
 
 	"github.com/tidemark-sync/tidemark"
 )
 
-// Index holds predicates of one model under numbers of the caller's. Each is filed
-// under the term that fewest share: under the values that it must equal, or else in the tree of
-// a field's ranges. What the other terms ask is looked at once a row is found there.
+// Index holds predicates of one model under numbers of the caller's. Each, or each of its
+// alternatives by itself, is filed under the term that fewest share: under the values that it must
+// equal, or else in the tree of a field's ranges. What the other terms ask is looked at once a row is found there.
 //
 // Lookup may be called concurrently with itself, not with Add and Remove.
 type Index struct {
@@ -41,14 +42,21 @@ type entry struct {
 	id   int64
 	rest *rest // nil when nothing is left to ask
 
-	// What one of the other terms asks, as far as whole numbers tell: most entries are passed
-	// over where they stand, without a look at memory elsewhere.
-	slot     int
+	// The keys of a value that one of the other terms may admit: most entries are passed over
+	// where they stand, without a look at memory elsewhere.
 	from, to int64
+	slot     int32
+
+	alternative int32 // which of the predicate's conjunctions it is
 }
 
-// rest is what the other terms of an entry's conjunction ask.
-type rest struct{ checks []check }
+// rest is what is left to ask of a row that was found under an entry's term.
+type rest struct {
+	checks  conjunction   // the other terms
+	earlier []conjunction // the alternatives before: one of them has found the row, or none does
+}
+
+type conjunction []check
 
 type check struct {
 	slot int
@@ -73,71 +81,76 @@ func New(s *tidemark.Schema) *Index {
 // Add files p under id, which must not be in use. A predicate of another schema, with
 // fields that the index does not have, selects nothing.
 func (ix *Index) Add(p *tidemark.Predicate, id int64) {
-	terms := p.Terms()
-	if !ix.serves(terms) {
-		return
-	}
-	ix.use(terms, 1)
-	if len(terms) == 0 {
-		ix.all = append(ix.all, id)
-		return
-	}
-	at, least := 0, math.MaxInt
-	for i := range terms {
-		if n := ix.crowd(&terms[i]); n < least {
-			at, least = i, n
+	conjunctions := ix.conjunctions(p)
+	for i, c := range conjunctions {
+		ix.use(c, 1)
+		if len(c) == 0 {
+			ix.all = append(ix.all, id)
+			return // which is the only one
 		}
+		at, least := 0, math.MaxInt
+		for j := range c {
+			if n := ix.crowd(&c[j]); n < least {
+				at, least = j, n
+			}
+		}
+		ix.file(c[at], entryOf(id, conjunctions[:i+1], at))
 	}
-	t := &terms[at]
-	s := &ix.slots[ix.named[t.Field.Name]]
-	e := ix.entryOf(id, terms, at)
-	if t.Op == tidemark.Between {
-		s.ranges.insert(t, e)
+}
+
+func (ix *Index) file(c check, e entry) {
+	s := &ix.slots[c.slot]
+	if c.term.Op == tidemark.Between {
+		s.ranges.insert(c.term, e)
 		return
 	}
-	s.equals[t.Value] = append(s.equals[t.Value], e)
+	for _, v := range valuesOf(c.term) {
+		s.equals[v] = append(s.equals[v], e)
+	}
+}
+
+// valuesOf returns the values that satisfy a term other than a range.
+func valuesOf(t *tidemark.Term) []tidemark.Value {
+	if t.Op == tidemark.OneOf {
+		return t.Values
+	}
+	return []tidemark.Value{t.Value} // null for IsNull
 }
 
 // Remove takes p, as it was added under id, out of the index.
 func (ix *Index) Remove(p *tidemark.Predicate, id int64) {
-	terms := p.Terms()
-	if !ix.serves(terms) {
-		return
-	}
-	ix.use(terms, -1)
-	if len(terms) == 0 {
-		for i, other := range ix.all {
-			if other == id {
-				ix.all = without(ix.all, i)
-				return
-			}
+	for i, c := range ix.conjunctions(p) {
+		ix.use(c, -1)
+		if at := slices.Index(ix.all, id); len(c) == 0 && at >= 0 {
+			ix.all = without(ix.all, at)
 		}
-	}
-	for i := range terms { // which one it is filed under depended on what else there was
-		if ix.removeAt(&terms[i], id) {
-			return
+		for j := range c { // which one it is filed under depended on what else there was
+			if ix.removeAt(c[j], id, int32(i)) {
+				break
+			}
 		}
 	}
 }
 
-func (ix *Index) removeAt(t *tidemark.Term, id int64) bool {
-	s := &ix.slots[ix.named[t.Field.Name]]
-	if t.Op == tidemark.Between {
-		return s.ranges.remove(t, id)
+func (ix *Index) removeAt(c check, id int64, alternative int32) bool {
+	s, found := &ix.slots[c.slot], false
+	if c.term.Op == tidemark.Between {
+		return s.ranges.remove(c.term, id, alternative)
 	}
-	filed := s.equals[t.Value]
-	for i := range filed {
-		if filed[i].id != id {
-			continue
+	for _, v := range valuesOf(c.term) {
+		filed := s.equals[v]
+		at := slices.IndexFunc(filed, func(e entry) bool { return e.id == id && e.alternative == alternative })
+		if at < 0 {
+			return found
 		}
-		if filed = without(filed, i); len(filed) == 0 {
-			delete(s.equals, t.Value)
+		found = true
+		if filed = without(filed, at); len(filed) == 0 {
+			delete(s.equals, v)
 		} else {
-			s.equals[t.Value] = filed
+			s.equals[v] = filed
 		}
-		return true
 	}
-	return false
+	return found
 }
 
 // without returns list without its i-th element; the last one takes its place.
@@ -148,20 +161,29 @@ func without[T any](list []T, i int) []T {
 	return list[:last]
 }
 
-// serves reports whether rows of the index's model may satisfy the terms.
-func (ix *Index) serves(terms []tidemark.Term) bool {
-	for i := range terms {
-		n, ok := ix.named[terms[i].Field.Name]
-		if !ok || ix.slots[n].field.Kind != terms[i].Field.Kind || terms[i].Op == tidemark.Never {
-			return false
+// conjunctions returns what p says, without the alternatives that no row of the index's model satisfies.
+func (ix *Index) conjunctions(p *tidemark.Predicate) []conjunction {
+	var all []conjunction
+	for _, terms := range p.Conjunctions() {
+		c := make(conjunction, len(terms))
+		for i := range terms {
+			n, ok := ix.named[terms[i].Field.Name]
+			if !ok || ix.slots[n].field.Kind != terms[i].Field.Kind || terms[i].Op == tidemark.Never {
+				c = nil
+				break
+			}
+			c[i] = check{slot: n, term: &terms[i]}
+		}
+		if c != nil {
+			all = append(all, c)
 		}
 	}
-	return true
+	return all
 }
 
-func (ix *Index) use(terms []tidemark.Term, n int) {
-	for i := range terms {
-		ix.slots[ix.named[terms[i].Field.Name]].uses += n
+func (ix *Index) use(c conjunction, n int) {
+	for i := range c {
+		ix.slots[c[i].slot].uses += n
 	}
 }
 
@@ -172,35 +194,36 @@ const (
 	crowdOfHalf  = 4096 // with one end only: half of all rows satisfy it
 )
 
-// crowd estimates how many entries a lookup comes upon that finds those of t.
-func (ix *Index) crowd(t *tidemark.Term) int {
-	switch {
+// crowd estimates how many entries a lookup comes upon that finds those of c. A long list is dear to file.
+func (ix *Index) crowd(c *check) int {
+	switch t := c.term; {
 	case t.Op != tidemark.Between:
-		return len(ix.slots[ix.named[t.Field.Name]].equals[t.Value])
+		most := 0
+		for _, v := range valuesOf(t) {
+			most = max(most, len(ix.slots[c.slot].equals[v]))
+		}
+		return most + len(t.Values)/16
 	case t.Low != nil && t.High != nil:
 		return crowdOfRange
 	}
 	return crowdOfHalf
 }
 
-// entryOf makes the entry of terms that is filed under one of them.
-func (ix *Index) entryOf(id int64, terms []tidemark.Term, filed int) entry {
-	e := entry{id: id, from: math.MinInt64, to: math.MaxInt64}
-	if len(terms) == 1 {
+// entryOf makes the entry of the last of a predicate's conjunctions, which is filed under one of its terms.
+func entryOf(id int64, conjunctions []conjunction, filed int) entry {
+	last := len(conjunctions) - 1
+	e := entry{id: id, from: math.MinInt64, to: math.MaxInt64, alternative: int32(last)}
+	if c := conjunctions[last]; len(c)+last > 1 {
+		e.rest = &rest{checks: slices.Delete(slices.Clone(c), filed, filed+1), earlier: conjunctions[:last]}
+	} else {
 		return e
 	}
-	e.rest = &rest{checks: make([]check, 0, len(terms)-1)}
-	for i := range terms {
-		if i == filed {
-			continue
-		}
-		c := check{slot: ix.named[terms[i].Field.Name], term: &terms[i]}
-		e.rest.checks = append(e.rest.checks, c)
-		switch c.term.Op {
-		case tidemark.Equal:
-			e.slot, e.from, e.to = c.slot, keyOf(c.term.Value), keyOf(c.term.Value)
-		case tidemark.Between:
-			e.slot, e.from, e.to = c.slot, keyOfLow(c.term.Low), keyOfHigh(c.term.High)
+	for _, c := range e.rest.checks {
+		switch t := c.term; {
+		case t.Op == tidemark.Equal:
+			e.slot, e.from, e.to = int32(c.slot), keyOf(t.Value), keyOf(t.Value)
+		case t.Op == tidemark.Between:
+			e.slot, e.from, e.to = int32(c.slot), keyOfLow(t.Low), keyOfHigh(t.High)
 		}
 	}
 	return e
@@ -271,8 +294,20 @@ func (e *entry) holds(values []value) bool {
 	if e.rest == nil {
 		return true
 	}
-	for _, c := range e.rest.checks {
-		if !c.term.Match(values[c.slot].Value) {
+	if !e.rest.checks.hold(values) {
+		return false
+	}
+	for _, c := range e.rest.earlier {
+		if c.hold(values) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c conjunction) hold(values []value) bool {
+	for i := range c {
+		if !c[i].term.Match(values[c[i].slot].Value) {
 			return false
 		}
 	}

@@ -59,7 +59,12 @@ func drawTerm(t *rapid.T, f tidemark.Field) string {
 	switch {
 	case n == 0 || !f.Kind.Comparable():
 		return "null"
-	case n <= 4 || !f.Kind.Ordered():
+	case n <= 2:
+		values := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) string {
+			return rapid.SampledFrom([]string{drawLiteral(t, f), drawLiteral(t, f), "null"}).Draw(t, "element")
+		}), 0, 4).Draw(t, "values")
+		return `{"in":[` + strings.Join(values, ",") + `]}`
+	case n <= 5 || !f.Kind.Ordered():
 		return drawLiteral(t, f)
 	}
 	bounds := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"gt", "gte", "lt", "lte"}), 1, 2, rapid.ID).Draw(t, "bounds")
@@ -82,7 +87,18 @@ func drawTerms(t *rapid.T, s *tidemark.Schema, most int) string {
 }
 
 func drawPredicate(t *rapid.T, s *tidemark.Schema) *tidemark.Predicate {
-	return parse(t, s, "{"+drawTerms(t, s, 3)+"}")
+	terms := drawTerms(t, s, 3)
+	if n := rapid.IntRange(0, 8).Draw(t, "alternatives"); n < 5 && n > 0 {
+		var any []string
+		for range n {
+			any = append(any, "{"+drawTerms(t, s, 3)+"}")
+		}
+		if terms != "" {
+			terms += ","
+		}
+		terms += `"$or":[` + strings.Join(any, ",") + `]`
+	}
+	return parse(t, s, "{"+terms+"}")
 }
 
 func parse(t interface{ Fatalf(string, ...any) }, s *tidemark.Schema, raw string) *tidemark.Predicate {
@@ -217,6 +233,8 @@ func TestCrowds(t *testing.T) {
 				where = fmt.Sprintf(`{"a":true,"b":{"gt":%d}}`, low)
 			case 1:
 				where = fmt.Sprintf(`{"a":true,"b":{"lte":%d}}`, low)
+			case 2:
+				where = fmt.Sprintf(`{"a":{"in":[true,null]},"b":{"in":[%d,%d]},"$or":[{"c":0},{"a":true},{"b":{"gt":%d}}]}`, low, low+1, low)
 			}
 			w.add(parse(t, s, where))
 			if rapid.IntRange(0, 3).Draw(t, "remove") == 0 {
@@ -305,6 +323,9 @@ func anyKind(t *testing.T) (*scopeindex.Index, tidemark.Row, int) {
 		if f.Kind.Ordered() {
 			add(`{"uid":{"gt":"t"},"` + f.Name + `":{"lte":` + value + `}}`)
 		}
+		if f.Kind.Comparable() {
+			add(`{"` + f.Name + `":{"in":[null,` + value + `]},"$or":[{"json":null},{"uid":"u"},{"uid":{"in":["u","v"]}}]}`)
+		}
 	}
 	return ix, tidemark.Row(row + "}"), n
 }
@@ -323,6 +344,11 @@ func TestLookupTakesNoMemory(t *testing.T) {
 func TestLookupsRunConcurrently(t *testing.T) {
 	t.Parallel()
 	ix, row, all := anyKind(t)
+	other := tidemark.Row(`{"uid":"w","integer":2}`)
+	others := ix.Lookup(other, nil)
+	if len(others) == 0 || len(others) == all {
+		t.Fatalf("%v found of the other row", others)
+	}
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -330,8 +356,8 @@ func TestLookupsRunConcurrently(t *testing.T) {
 				if got := ix.Lookup(row, nil); len(got) != all {
 					t.Errorf("%d found, want %d", len(got), all)
 				}
-				if got := ix.Lookup(tidemark.Row(`{"uid":"`+strconv.Itoa(len(row))+`"}`), nil); len(got) != 1 {
-					t.Errorf("%v found of another row", got)
+				if got := ix.Lookup(other, nil); !slices.Equal(got, others) {
+					t.Errorf("%v found of the other row, want %v", got, others)
 				}
 			}
 		})

@@ -26,13 +26,13 @@ type node struct {
 
 func (t *tree) insert(term *tidemark.Term, e entry) {
 	t.root = t.root.insert(&node{
-		from: keyOfLow(term.Low), to: keyOfHigh(term.High), term: term, entry: e, priority: scramble(uint64(e.id)),
+		from: keyOfLow(term.Low), to: keyOfHigh(term.High), term: term, entry: e, priority: scramble(uint64(e.id)<<8 + uint64(e.alternative)),
 	})
 }
 
-func (t *tree) remove(term *tidemark.Term, id int64) bool {
+func (t *tree) remove(term *tidemark.Term, id int64, alternative int32) bool {
 	found := false
-	t.root = t.root.remove(&node{from: keyOfLow(term.Low), term: term, entry: entry{id: id}}, &found)
+	t.root = t.root.remove(&node{from: keyOfLow(term.Low), term: term, entry: entry{id: id, alternative: alternative}}, &found)
 	return found
 }
 
@@ -47,7 +47,7 @@ func scramble(x uint64) uint64 {
 // compare orders nodes by their low ends, no end first, and equal ones by their numbers.
 func (n *node) compare(m *node) int {
 	c := cmp.Compare(n.from, m.from)
-	if low, other := n.term.Low, m.term.Low; c == 0 && low != other {
+	if low, other := n.term.Low, m.term.Low; c == 0 && low != other { // the same one where it is one predicate's
 		switch {
 		case low == nil:
 			c = -1
@@ -59,6 +59,9 @@ func (n *node) compare(m *node) int {
 	}
 	if c == 0 {
 		c = cmp.Compare(n.entry.id, m.entry.id)
+	}
+	if c == 0 {
+		c = cmp.Compare(n.entry.alternative, m.entry.alternative)
 	}
 	return c
 }
