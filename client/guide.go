@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"encoding/json"
 
 	"github.com/tidemark-sync/tidemark"
@@ -130,10 +131,13 @@ func uidRange(p *tidemark.Predicate, from, to string) json.RawMessage {
 	}
 	bounds := tidemark.Row("{}")
 	for _, t := range p.Terms() {
-		if t.Field.Name != "uid" || t.Op != tidemark.Between {
-			continue // uid equal to a value: never more than one row, never split
-		}
-		bounds = tidemark.Row(tidemark.Row(p.Key()).Get("uid"))
+		switch {
+		case t.Field.Name != "uid":
+		case t.Op == tidemark.Between:
+			bounds = tidemark.Row(tidemark.Row(p.Key()).Get("uid"))
+		case t.Op == tidemark.OneOf:
+			return json.RawMessage(tidemark.Row(p.Key()).With("uid", listed(t.Values, from, to)))
+		} // uid equal to a value: never more than one row, never split
 	}
 	// The rows held are within the clause's own bounds, so these are the tighter.
 	if from != "" {
@@ -143,4 +147,15 @@ func uidRange(p *tidemark.Predicate, from, to string) json.RawMessage {
 		bounds = bounds.Without("lte").With("lt", tidemark.AppendString(nil, to))
 	}
 	return json.RawMessage(tidemark.Row(p.Key()).With("uid", json.RawMessage(bounds)))
+}
+
+// listed returns those of a list of uids that are within the bounds, as a clause.
+func listed(uids []tidemark.Value, from, to string) json.RawMessage {
+	b := []byte(`{"in":[`)
+	for _, uid := range uids {
+		if text := uid.Text(); text >= from && (to == "" || text < to) {
+			b = append(tidemark.AppendString(b, text), ',')
+		}
+	}
+	return append(bytes.TrimSuffix(b, []byte{','}), `]}`...)
 }

@@ -137,11 +137,12 @@ func (r *reconciliation) narrow() error {
 func added(asked, narrowed *tidemark.Predicate) (*tidemark.Predicate, error) {
 	more := tidemark.Row(narrowed.Key())
 	mine := tidemark.Row(asked.Key())
-	for _, t := range narrowed.Terms() {
-		if bytes.Equal(more.Get(t.Field.Name), mine.Get(t.Field.Name)) {
-			more = more.Without(t.Field.Name)
+	_ = tidemark.EachMember(tidemark.Row(narrowed.Key()), func(member string, value []byte) error { // the alternatives are one
+		if bytes.Equal(value, mine.Get(member)) {
+			more = more.Without(member)
 		}
-	}
+		return nil
+	})
 	return tidemark.ParseWhere(narrowed.Schema(), more)
 }
 
