@@ -196,10 +196,12 @@ func (c *column) literal(t *rapid.T) string {
 // term draws what a clause asks of the column, as JSON.
 func (c *column) term(t *rapid.T) string {
 	kind := c.kind
-	switch n := rapid.IntRange(0, 9).Draw(t, "term"); {
+	switch n := rapid.IntRange(0, 11).Draw(t, "term"); {
 	case n == 0 || !kind.Comparable():
-		return "null"
-	case n <= 3 || !kind.Ordered():
+		return rapid.SampledFrom([]string{"null", "null", `{"in":[null]}`}).Draw(t, "null")
+	case n <= 2:
+		return c.list(t)
+	case n <= 5 || !kind.Ordered():
 		return c.literal(t)
 	}
 	bounds := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"gt", "gte", "lt", "lte"}), 1, 3, rapid.ID).Draw(t, "bounds")
@@ -213,13 +215,52 @@ func (c *column) term(t *rapid.T) string {
 	return "{" + strings.Join(bounds, ",") + "}"
 }
 
+// list draws which values the column may have: mostly a few, sometimes as many as there may be, or none.
+func (c *column) list(t *rapid.T) string {
+	values := rapid.SliceOfN(rapid.Custom(c.literal), 1, 4).Draw(t, "values")
+	switch rapid.IntRange(0, 19).Draw(t, "list") {
+	case 0:
+		values = nil
+	case 1:
+		for len(values) < tidemark.MaxValues-1 {
+			values = append(values, values[0])
+		}
+		if c.kind == tidemark.Integer || c.kind == tidemark.Double {
+			for i := range values[2:] {
+				values[i+2] = strconv.Itoa(i * 3)
+			}
+		}
+	}
+	if rapid.IntRange(0, 3).Draw(t, "null listed") == 0 {
+		values = append(values, "null")
+	}
+	return `{"in":[` + strings.Join(values, ",") + `]}`
+}
+
 // drawWhere draws a clause over the columns and uid.
 func drawWhere(t *rapid.T, columns []column) string {
+	n := rapid.IntRange(-6, 3).Draw(t, "alternatives")
+	if n <= 0 {
+		return "{" + drawTerms(t, columns, 1) + "}"
+	}
+	where := drawTerms(t, columns, 0)
+	if where != "" {
+		where += ","
+	}
+	alternatives := make([]string, n)
+	for i := range alternatives {
+		alternatives[i] = "{" + drawTerms(t, columns, 1) + "}"
+	}
+	return "{" + where + `"$or":[` + strings.Join(alternatives, ",") + "]}"
+}
+
+// drawTerms draws members of a clause.
+func drawTerms(t *rapid.T, columns []column, least int) string {
 	terms := make([]string, 0, 3)
-	for _, i := range rapid.SliceOfNDistinct(rapid.IntRange(0, len(columns)-1), 1, 3, rapid.ID).Draw(t, "fields") {
+	for _, i := range rapid.SliceOfNDistinct(rapid.IntRange(0, len(columns)-1), least, 2+least, rapid.ID).Draw(t, "fields") {
 		terms = append(terms, quoted(columns[i].name)+":"+columns[i].term(t))
 	}
-	return "{" + strings.Join(terms, ",") + "}"
+	return strings.Join(terms, ",")
 }
 
 // drawUIDs draws n different uids, in no order.
