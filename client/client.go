@@ -177,7 +177,6 @@ func Open(ctx context.Context, store tidemark.Store, dialer tidemark.Dialer, opt
 // The keys of the client's entries in the store.
 const (
 	keyClock        = "clock"
-	keyName         = "client"
 	keyPass         = "pass"
 	keyDisconnected = "disconnected"
 	keyScopes       = "scope/"

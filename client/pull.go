@@ -323,7 +323,7 @@ func (w *work) hearPage(a *arrival) error {
 func (w *work) fill(model string, rows []tidemark.RowMeta, number int64) error {
 	recs := make([]tidemark.Record, len(rows))
 	for i, t := range rows {
-		w.c.now().Observe(t.Meta.T(), tidemark.DefaultMaxDrift)
+		w.c.observe(t.Meta.T())
 		recs[i] = tidemark.Record{UID: t.Meta.UID, Row: t.Row, Base: t.Row, Meta: t.Meta, Seen: number}
 		w.changes = append(w.changes, change{model, nil, t.Row})
 	}
@@ -441,10 +441,10 @@ func (w *work) hear(model string, words []word, passing bool) error {
 // word applies x to the row's record, and reports whether that has changed.
 func (w *work) word(r *tidemark.Record, x *word, passing bool) bool {
 	if len(x.state.Row) == 0 {
-		w.c.now().Observe(x.gone.At, tidemark.DefaultMaxDrift)
+		w.c.observe(x.gone.At)
 		return left(r, x.gone, passing)
 	}
-	w.c.now().Observe(x.state.Meta.T(), tidemark.DefaultMaxDrift)
+	w.c.observe(x.state.Meta.T())
 	if r.Base != nil && r.Meta == x.state.Meta && bytes.Equal(r.Base, x.state.Row) {
 		return w.seen(r)
 	}

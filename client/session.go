@@ -345,7 +345,7 @@ func (w *work) applyStates(model string, states []tidemark.RowMeta, wanted func(
 	}
 	touched := make(map[string]bool, len(recs))
 	for _, t := range states {
-		w.c.now().Observe(t.Meta.T(), tidemark.DefaultMaxDrift)
+		w.c.observe(t.Meta.T())
 		if take(byUID[t.Meta.UID], t, wanted(t.Row)) {
 			touched[t.Meta.UID] = true
 		}
