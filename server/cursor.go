@@ -75,9 +75,9 @@ func (c *cursorTimer) tell() bool {
 		return false
 	}
 	text := append(tidemark.AppendString([]byte(`{"cursor":`), at.String()), '}')
-	m := &tidemark.Message{Event: tidemark.EventCursor, Args: []json.RawMessage{text}}
+	messages := []*tidemark.Message{{Event: tidemark.EventCursor, Args: []json.RawMessage{text}}}
 	for _, session := range c.live.scopes.everyone() {
-		_ = session.send(m)
+		session.hearing.send(messages)
 	}
 	return true
 }

@@ -37,3 +37,19 @@ func (s *Server) Held(model, uid string) bool {
 	q := s.order.rows[rowKey{model, uid}]
 	return q != nil && q.held
 }
+
+// LiveScopes returns how many scopes are live.
+func (s *Server) LiveScopes() int {
+	s.live.scopes.mu.Lock()
+	defer s.live.scopes.mu.Unlock()
+	return len(s.live.scopes.byNumber)
+}
+
+// Publications returns how many rows are to be told to live scopes, transactions of the server's
+// code that have something to tell, calls of the driver that are under way or have, and what
+// waits for hooks.
+func (s *Server) Publications() int {
+	s.live.mu.Lock()
+	defer s.live.mu.Unlock()
+	return len(s.live.rows) + len(s.live.txs) + s.live.young + s.live.old + int(s.live.queued.Load())
+}

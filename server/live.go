@@ -1,13 +1,11 @@
 package server
 
 import (
-	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
-	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -18,6 +16,9 @@ type live struct {
 	scopes scopes
 	cursor cursorTimer
 
+	looking chan struct{} // has a token for each session for which hooks run
+	queued  atomic.Int64  // what sessions will hear when hooks have run
+
 	mu         sync.Mutex           // protects what follows; not held while sending or reading the database
 	rows       map[rowKey]place     // rows with publications that have not left
 	txs        map[any]*publication // of the server code's transactions under way
@@ -27,13 +28,13 @@ type live struct {
 }
 
 func newLive(s *Server) *live {
-	l := &live{server: s, rows: make(map[rowKey]place), txs: make(map[any]*publication)}
+	l := &live{server: s, looking: make(chan struct{}, maxLooking), rows: make(map[rowKey]place), txs: make(map[any]*publication)}
 	l.cursor.live = l
 	return l
 }
 
-// deliver tells a publication that is ready. Where that takes time it returns what is left to do,
-// and the publication keeps its place meanwhile.
+// deliver tells a publication that is ready. Where the database must be asked first it returns
+// what is left to do, and the publication keeps its place meanwhile.
 func (l *live) deliver(g *publication) (later func()) {
 	if g.doubtful {
 		if l.scopes.empty() {
@@ -46,9 +47,6 @@ func (l *live) deliver(g *publication) (later func()) {
 		return nil
 	}
 	t.whole, t.except = g.whole(), g.except
-	if len(t.filtered) > 0 {
-		return t.send
-	}
 	t.send()
 	return nil
 }
@@ -122,28 +120,22 @@ func (t *telling) filter(model string) {
 // which is encoded once.
 func (t *telling) send() {
 	groups := t.groups()
-	sent := false
 	for _, g := range groups {
 		var shared []*tidemark.Message
 		if len(t.filtered) == 0 {
 			shared = t.messages(g.scopes, nil, len(groups) > 1)
 		}
 		for _, s := range g.sessions {
-			if s == t.except {
-				continue
-			}
-			messages := shared
-			if len(t.filtered) > 0 {
-				messages = t.seenBy(s, g.scopes)
-			}
-			for _, m := range messages {
-				sent = s.send(m) == nil || sent // one that cannot take it is closed by its transport
+			switch {
+			case s == t.except:
+			case len(t.filtered) > 0:
+				s.hearing.add(func() []*tidemark.Message { return t.seenBy(s, g.scopes) })
+			default:
+				s.hearing.send(shared)
 			}
 		}
 	}
-	if sent {
-		t.live.cursor.arm()
-	}
+	t.live.cursor.arm()
 }
 
 // group are sessions that hold the same scopes of those that a publication touches.
@@ -292,162 +284,4 @@ func (it *item) appendBody(b []byte, row tidemark.Row, keep bool) []byte {
 		*kept = c.AppendBody(nil)
 	}
 	return append(b, *kept...)
-}
-
-// seenBy returns what s hears where hooks decide about rows. A session for which they fail
-// is ended: it comes back and catches up.
-func (t *telling) seenBy(s *Session, scopes []int64) []*tidemark.Message {
-	if s.ctx.Err() != nil {
-		return nil
-	}
-	ctx, cancel := t.live.server.bound(s.ctx)
-	defer cancel()
-	sights := make([]sight, len(t.items))
-	for model, svc := range t.filtered {
-		if err := t.look(ctx, s, svc, model, scopes, sights); err != nil {
-			if s.ctx.Err() == nil {
-				t.live.server.log.Warn("session ended, as a hook failed", slog.String("session", s.id), slog.String("model", model), slog.Any("error", err))
-			}
-			s.close(tidemark.ClosedError)
-			return nil
-		}
-	}
-	return t.messages(scopes, sights, true)
-}
-
-// look has the hooks of a model look at the rows as they are, and at those as they were that would be
-// told to have left: of a row that was never the session's to see it is told nothing.
-func (t *telling) look(ctx context.Context, s *Session, svc *Service, model string, scopes []int64, sights []sight) error {
-	where := t.whereOf(model, scopes)
-	if where == nil {
-		return nil
-	}
-	find := func(rows []tidemark.RowMeta) (map[string]tidemark.Row, error) {
-		r := svc.newReading(ctx, &Call{Caller: CallerClient, Session: s}, json.RawMessage(where.Key()))
-		left, err := r.after(rows)
-		if left == nil && err == nil { // the hooks have gone meanwhile
-			left, err = rowsOf(rowsIn(rows))
-		}
-		return left, err
-	}
-	mine := func(key rowKey, numbers []int64) bool {
-		return key.model == model && slices.ContainsFunc(numbers, func(n int64) bool { return slices.Contains(scopes, n) })
-	}
-	var now, before []tidemark.RowMeta
-	for i := range t.items {
-		if it := &t.items[i]; mine(it.key, it.is) {
-			now = append(now, tidemark.RowMeta{Row: it.after, Meta: it.meta})
-		}
-	}
-	left, err := find(now)
-	if err != nil {
-		return err
-	}
-	for i := range t.items {
-		it := &t.items[i]
-		if mine(it.key, it.is) {
-			sights[i] = sight{row: left[it.key.uid], own: true}
-		}
-		if sights[i].row == nil && mine(it.key, it.was) {
-			before = append(before, tidemark.RowMeta{Row: it.before})
-		}
-	}
-	if len(before) > 0 {
-		if left, err = find(before); err != nil {
-			return err
-		}
-	}
-	for i := range t.items {
-		it := &t.items[i]
-		if it.key.model != model || sights[i].row != nil {
-			continue
-		}
-		_, seen := left[it.key.uid]
-		sights[i].own, sights[i].hidden = true, !mine(it.key, it.was) || !seen
-	}
-	return nil
-}
-
-func rowsIn(list []tidemark.RowMeta) []tidemark.Row {
-	rows := make([]tidemark.Row, len(list))
-	for i := range list {
-		rows[i] = list[i].Row
-	}
-	return rows
-}
-
-// whereOf returns the where of the first of the scopes that is the model's, nil when none is.
-func (t *telling) whereOf(model string, scopes []int64) *tidemark.Predicate {
-	for _, h := range t.touched {
-		if h.scope.where.Schema().Name() == model && slices.Contains(scopes, h.scope.number) {
-			return h.scope.where
-		}
-	}
-	return nil
-}
-
-// settle tells what became of a publication whose transaction may have been committed or not: as the
-// rows now are. Where that cannot be read, those whom it concerns are ended: they come back
-// and catch up.
-func (l *live) settle(g *publication) {
-	ctx, cancel := l.server.bound(l.server.ctx)
-	defer cancel()
-	items := g.items()
-	changed, err := l.reread(ctx, items)
-	if err == nil {
-		items = changed
-	}
-	t := l.address(items)
-	if t == nil {
-		return
-	}
-	if t.whole = true; err == nil {
-		t.send()
-		return
-	}
-	l.server.log.Warn("sessions ended, as it is unknown what was committed", slog.Any("error", err))
-	for _, g := range t.groups() {
-		for _, s := range g.sessions {
-			s.close(tidemark.ClosedError)
-		}
-	}
-}
-
-// reread returns those of the items whose rows are not as they were before, as they now are.
-func (l *live) reread(ctx context.Context, items []item) (changed []item, err error) {
-	byModel := make(map[string][]string)
-	for i := range items {
-		byModel[items[i].key.model] = append(byModel[items[i].key.model], items[i].key.uid)
-	}
-	now := make(map[rowKey]tidemark.RowMeta)
-	for model, uids := range byModel {
-		svc, ok := l.server.Lookup(model)
-		if !ok || svc.model == nil {
-			continue
-		}
-		none, err := tidemark.ParseWhere(svc.model, []byte(`{"uid":{"gt":null}}`))
-		if err != nil {
-			return nil, err
-		}
-		snap, err := l.server.driver.Snapshot(ctx, none, uids)
-		if err != nil {
-			return nil, err
-		}
-		for _, rm := range snap.Others {
-			uid := rm.Meta.UID
-			if uid == "" {
-				uid = rm.Row.UID()
-			}
-			now[rowKey{model, uid}] = rm
-		}
-	}
-	for _, it := range items {
-		rm := now[it.key]
-		if bytes.Equal(rm.Row, it.before) || rm.Meta.T() == 0 {
-			continue
-		}
-		it.after, it.meta = rm.Row, rm.Meta
-		changed = append(changed, it)
-	}
-	return changed, nil
 }

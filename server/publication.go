@@ -200,7 +200,7 @@ func (l *live) leave(ready []*publication) {
 	for len(ready) > 0 {
 		g := ready[0]
 		ready = ready[1:]
-		if later := l.deliver(g); later != nil { // it takes time, or the driver
+		if later := l.deliver(g); later != nil {
 			l.server.spawn(func() {
 				later()
 				l.leave(l.left(g))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"testing"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -110,46 +109,8 @@ func (c *client) mark() {
 	c.result("sync", "unsubscribe", []int64{})
 }
 
-func TestScopesHearOfRowsThatEnterChangeAndLeave(t *testing.T) {
-	t.Parallel()
-	b := setup(t, nil)
-	c, writer := b.dial(), b.dial()
-	a := c.open(wanted("post", `{"owner":"me"}`), wanted("post", `{"likes":{"gte":10}}`))
-	if a.Protocol != 1 || a.Epoch == "" || a.Now != tidemark.StampOf(noon) || len(a.Models) != 2 || a.Limits.Scopes != 128 {
-		t.Errorf("answer %+v", a)
-	}
-	names := map[int64]string{a.Scopes[0].Scope: "mine", a.Scopes[1].Scope: "liked"}
-	write := func(action, uid string, args ...any) {
-		t.Helper()
-		writer.result("post", action, append([]any{uid}, args...)...)
-	}
-	write("createWithMeta", "x", map[string]any{"title": "1", "owner": "you"}, at(1))
-	write("updateWithMeta", "x", map[string]any{"title": "2", "owner": "me"}, at(2))
-	write("updateWithMeta", "x", map[string]any{"title": "3", "likes": 10}, at(3))
-	write("updateWithMeta", "x", map[string]any{"title": "4", "owner": "you"}, at(4))
-	write("updateWithMeta", "x", map[string]any{"title": "old"}, at(1)) // loses: nothing to tell
-	write("updateWithMeta", "x", map[string]any{"title": "5", "likes": 9}, at(5))
-	write("updateWithMeta", "x", map[string]any{"title": "6"}, at(6))
-	write("createWithMeta", "y", map[string]any{"title": "1", "owner": "me", "likes": 11}, at(1))
-	write("deleteWithMeta", "y", at(2))
-	write("deleteWithMeta", "x", at(9))
-	c.mark()
-	equalList(t, c.told(names), []string{
-		`row x "2" in mine`,
-		`row x "3" in liked+mine`,
-		`row x "4" in liked out mine`,
-		`left x out liked`,
-		`row y "1" in liked+mine`,
-		`deleted y out liked+mine`,
-	})
-	if got := c.changes()[3][0].Gone.At; got != stamp(5) {
-		t.Errorf("the row left at %v, want the stamp of the version that left", got)
-	}
-	if got := c.changes()[5][0].Gone.At; got != stamp(2) {
-		t.Errorf("the row was deleted at %v", got)
-	}
-	if rm := c.changes()[0][0]; rm.Meta.CreatedAt != stamp(1) || rm.Meta.UpdatedAt != stamp(2) {
-		t.Errorf("metadata %+v", rm.Meta)
-	}
-	equalList(t, writer.events(), nil)
+// quiet waits until everything that was committed has been told.
+func (b *bench) quiet() {
+	b.t.Helper()
+	poll(b.t, "the publications to leave", func() bool { return b.server.Publications() == 0 })
 }

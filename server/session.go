@@ -44,9 +44,10 @@ type Session struct {
 	lastAsk uint64
 
 	// What the session hears by the second protocol; see scopes.
-	introduced atomic.Bool      // sync.open was called
-	scoped     atomic.Bool      // it hears of models by its scopes and not by channels
-	reading    chan struct{}    // has a token for each call that reads pages
+	introduced atomic.Bool   // sync.open was called
+	scoped     atomic.Bool   // it hears of models by its scopes and not by channels
+	reading    chan struct{} // has a token for each call that reads pages
+	hearing    hearing
 	scopes     map[int64]*scope // by their numbers; nil once it has ended. Protected by scopes.mu
 
 	// The session's channels, each with the position at which it joined; nil once it
@@ -82,7 +83,7 @@ func (s *Server) admit(offer tidemark.Offer) {
 	session := &Session{server: s, id: s.opts.NewID(), hello: offer.Hello(), channels: make(map[string]uint64),
 		attached: make(chan struct{}), opened: make(chan struct{}), gone: make(chan struct{}),
 		reading: make(chan struct{}, maxReading), scopes: make(map[int64]*scope)}
-	session.lane.session = session
+	session.lane.session, session.hearing.session = session, session
 	if !s.work.enter(session) {
 		offer.Refuse(errShutdown)
 		return
