@@ -36,7 +36,11 @@ func (s *Store) declare(ctx context.Context, c *session, schema *tidemark.Schema
 	}
 	fields := fieldsOf(schema)
 	if old != nil && slices.Equal(old.fields, fields) {
-		return nil
+		if old.late.made.Load() {
+			return nil
+		}
+		_, err := old.makeIndexes(ctx, c)
+		return err
 	}
 	id, err := nextModel(ctx, c)
 	if err != nil {
@@ -99,9 +103,6 @@ func (m *model) create(ctx context.Context, c *session) error {
 		"CREATE INDEX " + m.table + "_own ON " + m.table + " (uid) WHERE base > '' AND waiting IS NULL",
 		"CREATE INDEX " + m.table + "_gone ON " + m.table + " (deleted_at) WHERE deleted_at <> 0",
 	}
-	for _, col := range m.columns {
-		texts = append(texts, "CREATE INDEX "+m.table+"_"+col.name+" ON "+m.table+" ("+col.name+", uid)")
-	}
 	return execAll(ctx, c, texts...)
 }
 
@@ -134,7 +135,8 @@ func (m *model) copyFrom(ctx context.Context, c *session, table, columns string,
 			return err
 		}
 		if len(recs) == 0 {
-			return nil
+			_, err := m.makeIndexes(ctx, c)
+			return err
 		}
 		if err := m.store(ctx, c, recs, nil); err != nil {
 			return err

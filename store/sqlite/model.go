@@ -19,6 +19,7 @@ var errUndeclared = &tidemark.Error{Code: tidemark.CodeUnknownModel}
 type catalog struct {
 	version int64 // SQLite's schema_version, which every process's Declare moves
 	models  map[string]*model
+	late    []*model // those whose indexes are not made
 }
 
 func (k *catalog) model(name string) (*model, error) {
@@ -37,29 +38,42 @@ func (s *Store) refresh(ctx context.Context, c *session) (*catalog, error) {
 	if k := s.models.Load(); k != nil && k.version == version {
 		return k, nil
 	}
+	former := s.models.Load()
 	k, err := readCatalog(ctx, c, version)
-	if err == nil {
-		s.models.Store(k)
+	if err != nil {
+		return nil, err
 	}
-	return k, err
+	for name, m := range k.models {
+		if former != nil && former.models[name] != nil && former.models[name].table == m.table {
+			m.late = former.models[name].late.after(m.late)
+		}
+	}
+	s.models.Store(k)
+	return k, nil
 }
 
 func readCatalog(ctx context.Context, c *session, version int64) (*catalog, error) {
 	k := &catalog{version: version, models: make(map[string]*model)}
 	err := c.query(ctx, func(r *sql.Rows) error {
 		var id int64
+		var indexes int
 		var name string
 		var raw []byte
-		if err := r.Scan(&id, &name, &raw); err != nil {
+		if err := r.Scan(&id, &name, &raw, &indexes); err != nil {
 			return err
 		}
 		var fields []field
 		if err := json.Unmarshal(raw, &fields); err != nil {
 			return fmt.Errorf("%s: %w", damagedTexts[0], err)
 		}
-		k.models[name] = newModel(id, name, fields)
+		m := newModel(id, name, fields)
+		k.models[name] = m
+		if m.late.made.Store(indexes >= len(m.columns)); indexes < len(m.columns) {
+			k.late = append(k.late, m)
+		}
 		return nil
-	}, "SELECT id, name, fields FROM tidemark_models")
+	}, `SELECT id, name, fields, (SELECT count(*) FROM sqlite_schema
+		WHERE type = 'index' AND tbl_name = 'tidemark_rows_' || id AND name LIKE '%!_x%' ESCAPE '!') FROM tidemark_models`)
 	return k, err
 }
 
@@ -90,9 +104,10 @@ type model struct {
 	name    string
 	fields  []field
 	columns []column
+	late    *late
 
 	table                  string
-	get, one, many         string
+	get, one, many, exists string
 	put, putMany, putMoved string // moved: waiting is written too
 	change, changeMoved    string // put, of a record whose indexed values stay; "" where nothing is indexed
 	remove, prune          string
@@ -113,7 +128,7 @@ type column struct {
 const putChunk = 32
 
 func newModel(id int64, name string, fields []field) *model {
-	m := &model{id: id, name: name, fields: fields, table: "tidemark_rows_" + strconv.FormatInt(id, 10)}
+	m := &model{id: id, name: name, fields: fields, late: &late{}, table: "tidemark_rows_" + strconv.FormatInt(id, 10)}
 	for i, f := range fields {
 		if f.Indexed {
 			m.columns = append(m.columns, column{name: "x" + strconv.Itoa(i), field: f.Name, kind: kindOf(f.Kind)})
@@ -122,6 +137,7 @@ func newModel(id int64, name string, fields []field) *model {
 	m.get = "SELECT row FROM " + m.table + " WHERE uid = ? AND row IS NOT NULL"
 	m.one = "SELECT 0, " + recordColumns + " FROM " + m.table + " WHERE uid = ?"
 	m.many = "SELECT key, " + recordColumns + " FROM json_each(?) JOIN " + m.table + " ON uid = value"
+	m.exists = "SELECT count(*) FROM " + m.table + " WHERE uid = ?"
 	m.put, m.putMany, m.putMoved = m.putText(1, false), m.putText(putChunk, false), m.putText(1, true)
 	m.change, m.changeMoved = m.changeText(false), m.changeText(true)
 	m.remove = "DELETE FROM " + m.table + " WHERE uid = ?"

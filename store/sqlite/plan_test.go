@@ -32,6 +32,12 @@ func TestIndexesAreUsed(t *testing.T) {
 	if err := s.Declare(t.Context(), schema); err != nil {
 		t.Fatal(err)
 	}
+	err = s.Update(t.Context(), func(tx tidemark.StoreTx) error { // makes the indexes
+		return tx.Put("item", []tidemark.Record{{UID: "a", Row: tidemark.Row(`{"uid":"a"}`), Pending: 1}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		where     tidemark.Where
 		uses, not string

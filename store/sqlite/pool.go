@@ -37,6 +37,20 @@ func (p *pool) take(ctx context.Context, closed <-chan struct{}) (*session, erro
 	return p.pop(), nil
 }
 
+// tryTake takes a session that is free and connected, nil when there is none at the moment.
+func (p *pool) tryTake() *session {
+	select {
+	case <-p.free:
+	default:
+		return nil
+	}
+	c := p.pop()
+	if c == nil {
+		p.put(nil)
+	}
+	return c
+}
+
 func (p *pool) pop() *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()

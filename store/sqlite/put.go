@@ -21,8 +21,12 @@ func (t *tx) Put(name string, recs []tidemark.Record) error {
 		if err != nil {
 			return err
 		}
+		if !m.late.made.Load() {
+			m.late.rows.Store(true)
+		}
 		return m.store(t.quiet, t.c, recs, moved)
 	})
+	t.stored += len(recs)
 	if err == nil && len(t.moves) > 0 {
 		for i := range recs {
 			delete(t.moves, rowName{name, recs[i].UID})
@@ -72,29 +76,47 @@ func (t *tx) carry(m *model, recs []tidemark.Record) (moved map[int]numbers, err
 	return moved, nil
 }
 
-// store writes records that were checked, many with one statement where nothing
-// but the records is to be written. moved has, by their places, what becomes of waiting.
-func (m *model) store(ctx context.Context, c *session, recs []tidemark.Record, moved map[int]numbers) error {
+// lookAgain is how many records of many are stored as new, or as there, before one
+// looks again which of the two the next ones are.
+const lookAgain = 16 * putChunk
+
+// store writes records that were checked. Of many that are new, some go with one
+// statement; those that are there are changed one by one, which leaves the indexes alone.
+// moved has, by their places, what becomes of waiting.
+func (m *model) store(ctx context.Context, c *session, recs []tidemark.Record, moved map[int]numbers) (err error) {
 	var args []any
+	known, look := m.change != "", 0
 	for i := 0; i < len(recs); {
-		if n := chunk(recs[i:], moved, i); n > 1 {
-			args = args[:0]
-			for k := range recs[i : i+n] {
-				args = m.args(args, &recs[i+k])
-			}
-			if _, err := c.exec(ctx, m.putMany, args...); err != nil {
+		if look <= 0 && m.change != "" && len(recs)-i >= putChunk {
+			if known, err = m.has(ctx, c, recs[i].UID); err != nil {
 				return err
 			}
-			i += n
-			continue
+			look = lookAgain
 		}
-		ns, moves := moved[i]
-		if err := m.storeOne(ctx, c, &recs[i], ns, moves); err != nil {
+		n := 1
+		if !known {
+			n = chunk(recs[i:], moved, i)
+		}
+		if n > 1 {
+			args = args[:0]
+			for k := range n {
+				args = m.args(args, &recs[i+k])
+			}
+			_, err = c.exec(ctx, m.putMany, args...)
+		} else {
+			err = m.storeOne(ctx, c, &recs[i], known, moved, i)
+		}
+		if err != nil {
 			return err
 		}
-		i++
+		i, look = i+n, look-n
 	}
 	return nil
+}
+
+func (m *model) has(ctx context.Context, c *session, uid string) (bool, error) {
+	n, err := c.number(ctx, m.exists, uid)
+	return n != 0, err
 }
 
 // chunk returns how many of the first records, whose places begin at from, go with
@@ -116,17 +138,20 @@ func chunk(recs []tidemark.Record, moved map[int]numbers, from int) int {
 	return putChunk
 }
 
-func (m *model) storeOne(ctx context.Context, c *session, r *tidemark.Record, ns numbers, moves bool) error {
+// storeOne stores the record at a place; known says that it is there, most likely.
+func (m *model) storeOne(ctx context.Context, c *session, r *tidemark.Record, known bool, moved map[int]numbers, place int) error {
 	if r.IsZero() {
 		_, err := c.exec(ctx, m.remove, r.UID)
 		return err
 	}
 	args, put, change := m.args(nil, r), m.put, m.change
-	if moves {
+	if ns, moves := moved[place]; moves {
 		args, put, change = append(args, ns.text, ns.behind), m.putMoved, m.changeMoved
 	}
-	isNew := r.Meta.IsZero() && r.Pending <= 1 // most likely; only speed depends on it
-	if change != "" && !isNew {
+	if r.Meta.IsZero() && r.Pending <= 1 {
+		known = false // a row of the device's own, just created
+	}
+	if change != "" && known {
 		res, err := c.exec(ctx, change, args...)
 		if err != nil {
 			return err

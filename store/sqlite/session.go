@@ -116,10 +116,15 @@ func (c *session) text(ctx context.Context, text string, args ...any) (s string,
 
 // transaction runs fn with the file's write lock. When fn fails or panics, or ctx
 // has ended when it returns, nothing has happened.
-func (c *session) transaction(ctx context.Context, fn func() error) (err error) {
+func (c *session) transaction(ctx context.Context, fn func() error) error {
 	if err := waitBusy(ctx, func() error { return c.begin(ctx) }); err != nil {
 		return err
 	}
+	return c.finish(ctx, fn)
+}
+
+// finish runs fn in the transaction that was begun, and ends it.
+func (c *session) finish(ctx context.Context, fn func() error) (err error) {
 	done := false
 	defer func() {
 		if !done {

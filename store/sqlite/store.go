@@ -168,6 +168,9 @@ func (s *Store) Find(ctx context.Context, p *tidemark.Predicate) (found []tidema
 		if err != nil {
 			return err
 		}
+		if err := s.search(ctx, c, m, p); err != nil {
+			return err
+		}
 		found, err = m.find(ctx, c, p)
 		return err
 	})
@@ -191,7 +194,10 @@ func (s *Store) Get(ctx context.Context, model, uid string) (row tidemark.Row, e
 // View runs fn on one state of the file. Updates do not wait for it, unless the handle has few connections.
 func (s *Store) View(ctx context.Context, fn func(tidemark.StoreTx) error) error {
 	return s.read(ctx, func(c *session) error {
-		return c.snapshot(ctx, func() error { return s.run(ctx, c, false, fn) })
+		return c.snapshot(ctx, func() error {
+			_, err := s.run(ctx, c, false, fn)
+			return err
+		})
 	})
 }
 
@@ -200,21 +206,34 @@ func (s *Store) View(ctx context.Context, fn func(tidemark.StoreTx) error) error
 // database's sake, nothing has happened, whatever fn returned.
 func (s *Store) Update(ctx context.Context, fn func(tidemark.StoreTx) error) error {
 	return s.write(ctx, func(c *session) error {
-		return c.transaction(ctx, func() error { return s.run(ctx, c, true, fn) })
+		var made []*model
+		err := c.transaction(ctx, func() (err error) {
+			made, err = s.run(ctx, c, true, fn)
+			return err
+		})
+		for _, m := range made {
+			if err == nil {
+				m.late.made.Store(true)
+			}
+		}
+		return err
 	})
 }
 
-// run runs fn in the transaction that c is in.
-func (s *Store) run(ctx context.Context, c *session, writable bool, fn func(tidemark.StoreTx) error) error {
+// run runs fn in the transaction that c is in. It returns the models whose indexes were made at its end.
+func (s *Store) run(ctx context.Context, c *session, writable bool, fn func(tidemark.StoreTx) error) ([]*model, error) {
 	t := &tx{ctx: ctx, quiet: context.WithoutCancel(ctx), s: s, c: c, models: s.models.Load(), writable: writable}
 	defer func() { t.over = true }()
 	if err := fn(t); err != nil {
-		return err
+		return nil, err
 	}
-	if t.failed != nil {
-		return t.failed
+	if t.failed != nil || !writable {
+		return nil, t.failed
 	}
-	return t.settle()
+	if err := t.settle(); err != nil {
+		return nil, err
+	}
+	return t.makeIndexes()
 }
 
 // write calls fn with the connection that may write.

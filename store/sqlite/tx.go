@@ -20,6 +20,7 @@ type tx struct {
 	c        *session
 	models   *catalog
 	moves    map[rowName]*moves
+	stored   int // records that were put
 	writable bool
 	over     bool
 	failed   error // what the database said first; the transaction cannot be saved then
@@ -183,7 +184,12 @@ func (t *tx) held(p *tidemark.Predicate, each func(meta tidemark.Meta, seen int6
 	if err := t.ready(false); err != nil {
 		return err
 	}
-	return t.on(p.Schema().Name(), func(m *model) error { return m.held(t.ctx, t.c, p, each) })
+	return t.on(p.Schema().Name(), func(m *model) error {
+		if !m.late.made.Load() && m.late.rows.Load() && m.usesIndex(p) {
+			m.late.wanted.Store(true)
+		}
+		return m.held(t.ctx, t.c, p, each)
+	})
 }
 
 func (t *tx) Prune(name string, before tidemark.Stamp) error {
