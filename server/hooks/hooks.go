@@ -61,11 +61,21 @@ func checkWhere(c *server.Call, fields []string) error {
 		return nil
 	}
 	for _, f := range fields {
-		if tidemark.Row(c.Args[0]).Get(f) != nil {
+		if names(tidemark.Row(c.Args[0]), f) {
 			return tidemark.NewError(tidemark.CodeUnknownField, "model %s has no field %q", c.Service, f).OnField(f)
 		}
 	}
 	return nil
+}
+
+// names reports whether a where, or one of its alternatives, has a member of the field.
+func names(where tidemark.Row, field string) bool {
+	found := where.Get(field) != nil
+	_ = tidemark.EachElement(where.Get("$or"), func(_ int, alternative []byte) error {
+		found = found || tidemark.Row(alternative).Get(field) != nil
+		return nil
+	})
+	return found
 }
 
 // PasswordOptions are the settings of [HashPassword].

@@ -217,6 +217,7 @@ func TestProtectedFieldsCannotBeGuessed(t *testing.T) {
 	b.must("user", "createWithMeta", "a", map[string]any{"name": "x", "password": secret}, stamp(0))
 	for _, where := range []map[string]any{
 		{"password": secret}, {"password": "wrong"}, {"password": nil}, {"password": map[string]any{"gte": "c"}}, {"password": map[string]any{"gte": "d"}, "name": "x"},
+		{"password": map[string]any{"in": []string{secret, "wrong"}}}, {"$or": []tidemark.Where{{"name": "y"}, {"name": "x", "password": secret}}},
 	} {
 		_, err1 := b.ask("user", "findMany", where)
 		_, err2 := b.ask("user", "findUnique", where)
