@@ -320,6 +320,23 @@ func TestIntegersThatComeAsTextAreIntegers(t *testing.T) {
 }
 
 func TestLargeDictionaryIsSplitByRangesOfUIDs(t *testing.T) {
+	var some tidemark.In
+	for i := 98; i > 4; i-- {
+		some = append(some, fmt.Sprintf("u%03d", i), fmt.Sprintf("unheard-of%03d", i))
+	}
+	for name, c := range map[string]struct {
+		where tidemark.Where
+		rows  int
+	}{
+		"a range":      {tidemark.Where{"label": "x", "uid": tidemark.Range{GT: "u004", LTE: "u097"}}, 93},
+		"a list":       {tidemark.Where{"label": "x", "uid": some}, 94},
+		"alternatives": {tidemark.Where{"$or": []tidemark.Where{{"uid": tidemark.Range{LT: "u050"}}, {"label": "x"}}}, 100},
+	} {
+		t.Run(name, func(t *testing.T) { splitDictionary(t, c.where, c.rows) })
+	}
+}
+
+func splitDictionary(t *testing.T, where tidemark.Where, all int) {
 	run(t, func(t *testing.T, b *bench) {
 		var rows []tidemark.RowMeta
 		for i := range 100 {
@@ -352,10 +369,10 @@ func TestLargeDictionaryIsSplitByRangesOfUIDs(t *testing.T) {
 		})
 		b.opts.Offline = true
 		b.open()
-		b.register(tidemark.Where{"label": "x", "uid": tidemark.Range{GT: "u004", LTE: "u097"}})
+		b.register(where)
 		b.client.GoOnline()
 		b.state(client.Synced)
-		if len(wheres) < 3 || len(seen) != 93 {
+		if len(wheres) < 3 || len(seen) != all {
 			t.Errorf("%d pieces told of %d rows: %v", len(wheres), len(seen), wheres)
 		}
 		for uid, n := range seen {

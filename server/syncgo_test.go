@@ -190,6 +190,33 @@ func TestHooksBindSync(t *testing.T) {
 	}
 }
 
+// A hook may add alternatives, or add to a where that has some: what it adds decides what may be told, and
+// the client's own part does not.
+func TestHooksAddToAlternatives(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ member, value, where, want string }{
+		"the hook's": {"$or", `[{"owner":"me"},{"title":"public"}]`, `{"title":{"in":["open","public"]}}`,
+			`update mine"open" -50 - -; update theirs"public" -50 - -; update left"shut" -50 - -; delete his -50`},
+		"the client's": {"owner", `"me"`, `{"$or":[{"title":"open"},{"title":"public"}]}`,
+			`update mine"open" -50 - -; update left"shut" -50 - -; delete his -50; delete theirs -50`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, nil).shared()
+			var entries []string
+			for _, r := range []tidemark.Row{row("mine", "open", "me"), row("left", "shut", "me"), row("his", "open", "him"), row("theirs", "public", "him")} {
+				b.db.Put("post", r, created(r.UID(), -50))
+				entries = append(entries, r.UID()+" "+createdAt(-60))
+			}
+			b.server.Service("post").Before(func(_ context.Context, call *server.Call) error {
+				call.Args[0] = json.RawMessage(tidemark.Row(call.Args[0]).With(c.member, []byte(c.value)))
+				return nil
+			}, "findMany")
+			equal(t, lists(b.dial().sync("post", json.RawMessage(c.where), dict(entries...))), c.want)
+		})
+	}
+}
+
 // A deletion that is refused, by a hook or since the row changed meanwhile, gives the row back.
 func TestRefusedDeletionInSync(t *testing.T) {
 	t.Parallel()
