@@ -357,11 +357,6 @@ func checkAfter(uid string) error {
 	if len(uid) > maxAfter {
 		return tidemark.NewError(tidemark.CodeInvalidRequest, "after is no uid")
 	}
-	for i := range len(uid) {
-		if uid[i] == 0 {
-			return tidemark.NewError(tidemark.CodeInvalidRequest, "after is no uid")
-		}
-	}
 	return nil
 }
 
