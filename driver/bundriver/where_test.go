@@ -104,7 +104,8 @@ func TestTimesInSQLite(t *testing.T) {
 			continue
 		}
 		at := base.Add(time.Duration(us) * time.Microsecond)
-		for _, w := range []tidemark.Where{{"due": at}, {"due": tidemark.Range{GT: at}}, {"due": tidemark.Range{GTE: at}}, {"due": tidemark.Range{LT: at}}, {"due": tidemark.Range{LTE: at}}} {
+		for _, w := range []tidemark.Where{{"due": at}, {"due": tidemark.Range{GT: at}}, {"due": tidemark.Range{GTE: at}}, {"due": tidemark.Range{LT: at}}, {"due": tidemark.Range{LTE: at}},
+			{"due": tidemark.In{at, base.Add(time.Second), base}}, {"due": tidemark.In{nil, at.Add(time.Microsecond), at}}} {
 			p, err := w.Compile(d.Models()[0])
 			if err != nil {
 				t.Fatal(err)
@@ -124,4 +125,46 @@ func TestTimesInSQLite(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestTheLongestClauses: as many lists as a clause may have, each as long as it may be.
+func TestTheLongestClauses(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, e engine) {
+		db := e.open(t)
+		if _, err := db.NewCreateTable().Model((*Item)(nil)).Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		name, qty, price, due := "999", int64(999), 999.0, time.UnixMilli(999)
+		if _, err := db.NewInsert().Model(&[]Item{{UID: "u", Name: &name, Qty: &qty, Price: &price, Due: &due}, {UID: "v"}}).Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d := e.driver(t, db, []any{(*Item)(nil)})
+		for field, value := range map[string]func(n int) any{
+			"name": func(n int) any { return fmt.Sprint(n) }, "qty": func(n int) any { return n }, "price": func(n int) any { return float64(n) },
+			"due": func(n int) any { return time.UnixMilli(int64(n)) },
+		} {
+			lists := make([]tidemark.Where, tidemark.MaxTerms-1)
+			for k := range lists {
+				list := make(tidemark.In, tidemark.MaxValues)
+				for i := range list {
+					list[i] = value(k*tidemark.MaxValues + i)
+				}
+				lists[k] = tidemark.Where{field: list}
+			}
+			uids := make(tidemark.In, tidemark.MaxValues)
+			for i := range uids {
+				uids[i] = fmt.Sprint("x", i)
+			}
+			uids[7], uids[9] = "u", "v"
+			p, err := tidemark.Where{"uid": uids, "$or": lists}.Compile(d.Models()[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows, err := d.Find(t.Context(), p, 0)
+			if err != nil || len(rows) != 1 || rows[0].UID() != "u" {
+				t.Errorf("%s: got %s, %v", field, rows, err)
+			}
+		}
+	})
 }

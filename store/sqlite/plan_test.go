@@ -50,6 +50,14 @@ func TestIndexesAreUsed(t *testing.T) {
 		{tidemark.Where{"tag": "x", "qty": tidemark.Range{GT: 1}}, "_x0 (x0=?)", "SCAN"},
 		{tidemark.Where{"uid": "x"}, "PRIMARY KEY (uid=?)", "SCAN"},
 		{tidemark.Where{"uid": tidemark.Range{GT: "x"}}, "PRIMARY KEY (uid>?)", "B-TREE"},
+		{tidemark.Where{"tag": tidemark.In{"x", "y", "z"}}, "_x0 (x0=?)", "SCAN"},
+		{tidemark.Where{"tag": tidemark.In{"x", nil}}, "_x0 (x0=?)", "SCAN"},
+		{tidemark.Where{"uid": tidemark.In{"x", "y"}}, "PRIMARY KEY (uid=?)", "B-TREE"},
+		{tidemark.Where{"tag": "x", "qty": tidemark.In{1, 2}}, "(x0=?)", "SCAN"},
+		{tidemark.Where{"$or": []tidemark.Where{{"tag": "x"}, {"qty": tidemark.Range{GT: 1}, "name": "y"}}}, "MULTI-INDEX OR", "SCAN"},
+		{tidemark.Where{"$or": []tidemark.Where{{"uid": "x"}, {"qty": tidemark.In{1, 2}}}}, "MULTI-INDEX OR", "SCAN"},
+		{tidemark.Where{"tag": "x", "$or": []tidemark.Where{{"qty": 1}, {"name": "y"}}}, "_x0 (x0=?)", "B-TREE"},
+		{tidemark.Where{"$or": []tidemark.Where{{"qty": 1}, {"name": "y"}}}, "SCAN", "MULTI-INDEX OR"},
 		{tidemark.Where{}, "SCAN", "B-TREE"},
 	} {
 		p, err := c.where.Compile(schema)

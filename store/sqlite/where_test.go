@@ -2,9 +2,11 @@ package sqlite_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -78,6 +80,51 @@ func TestFindSelectsWhatPostgreSQLSelects(t *testing.T) {
 				if got := held(t, s, p); !slices.Equal(got, c.UIDs) {
 					t.Errorf("held where %s:\n got %v\nwant %v", c.Where, got, c.UIDs)
 				}
+			}
+		})
+	}
+}
+
+// TestTheLongestClauses: as many lists as a clause may have, each as long as it may be.
+func TestTheLongestClauses(t *testing.T) {
+	t.Parallel()
+	s, _ := open(t, file(t), nil)
+	schema := itemSchema(t, true)
+	if err := s.Declare(t.Context(), schema); err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]string{"name": `"999"`, "qty": `999`, "price": `999`, "due": `"1970-01-01T00:00:00.999Z"`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			uid := "u-" + name
+			put(t, s, tidemark.Row(`{"uid":"`+uid+`","`+name+`":`+row+`}`))
+			var uids tidemark.In
+			for i := range tidemark.MaxValues {
+				uids = append(uids, fmt.Sprint("x", i))
+			}
+			uids[7] = uid
+			alternatives := make([]tidemark.Where, tidemark.MaxTerms-1)
+			for k := range alternatives {
+				list := make(tidemark.In, tidemark.MaxValues)
+				for i := range list {
+					switch n := k*tidemark.MaxValues + i; name {
+					case "name":
+						list[i] = fmt.Sprint(n)
+					case "due":
+						list[i] = time.UnixMilli(int64(n))
+					default:
+						list[i] = n
+					}
+				}
+				alternatives[k] = tidemark.Where{name: list}
+			}
+			p, err := tidemark.Where{"uid": uids, "$or": alternatives}.Compile(schema)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows, err := s.Find(t.Context(), p)
+			if err != nil || len(rows) != 1 || rows[0].UID() != uid {
+				t.Errorf("got %s, %v", rows, err)
 			}
 		})
 	}
