@@ -46,6 +46,8 @@ type Predicate struct {
 	any    [][]Term
 	fields []Field // that the terms name: those of terms, then the others
 	key    string
+
+	possible [][]Term // the conjunctions but for those that can be told to select nothing
 }
 
 // Schema returns the model's schema.
@@ -288,24 +290,33 @@ func (t *Term) empty() bool {
 }
 
 // Empty reports whether p can be told to select nothing, whatever the rows.
-func (p *Predicate) Empty() bool { return len(p.possible()) == 0 }
-
-// possible returns the conjunctions but for those that can be told to select nothing.
-func (p *Predicate) possible() [][]Term {
-	return slices.DeleteFunc(p.Conjunctions(), func(terms []Term) bool { return contradict(terms, terms) })
-}
+func (p *Predicate) Empty() bool { return len(p.possible) == 0 }
 
 // Overlaps reports whether a row may exist that both select. It is false only if
 // some field's terms exclude each other, so it may be true in vain, never false
 // in vain. Predicates of different models do not overlap.
 func (p *Predicate) Overlaps(q *Predicate) bool {
-	if p.schema.name != q.schema.name {
+	if p.schema.name != q.schema.name || p.Empty() || q.Empty() {
 		return false
 	}
-	theirs := q.possible()
-	return slices.ContainsFunc(p.possible(), func(a []Term) bool {
-		return slices.ContainsFunc(theirs, func(b []Term) bool { return !contradict(a, b) })
+	return tooMany(p.possible, q.possible) || slices.ContainsFunc(p.possible, func(a []Term) bool {
+		return slices.ContainsFunc(q.possible, func(b []Term) bool { return !contradict(a, b) })
 	})
+}
+
+// maxCompared bounds how many values are looked up to compare two predicates: some
+// milliseconds' worth. Of the longest clauses there could be a million.
+const maxCompared = 20_000
+
+// tooMany reports whether two predicates are too long to be compared.
+func tooMany(a, b [][]Term) bool {
+	n := 0
+	for _, terms := range a {
+		for i := range terms {
+			n += 1 + len(terms[i].Values)
+		}
+	}
+	return n*len(b) > maxCompared
 }
 
 // contradict reports whether a term of the one list and a term of the other exclude each other; with a
@@ -313,7 +324,12 @@ func (p *Predicate) Overlaps(q *Predicate) bool {
 func contradict(a, b []Term) bool {
 	for i := range a {
 		for j := range b {
-			if a[i].Field.Name == b[j].Field.Name && disjoint(&a[i], &b[j]) {
+			switch {
+			case &a[i] == &b[j]:
+				if a[i].empty() {
+					return true
+				}
+			case a[i].Field.Name == b[j].Field.Name && disjoint(&a[i], &b[j]):
 				return true
 			}
 		}
@@ -327,8 +343,11 @@ func (p *Predicate) Covers(q *Predicate) bool {
 	if p.schema.name != q.schema.name {
 		return false
 	}
+	if p.key == q.key {
+		return true
+	}
 	mine := p.Conjunctions()
-	return !slices.ContainsFunc(q.possible(), func(given []Term) bool {
+	return !tooMany(q.possible, mine) && !slices.ContainsFunc(q.possible, func(given []Term) bool {
 		return !slices.ContainsFunc(mine, func(terms []Term) bool { return follow(terms, given) })
 	})
 }

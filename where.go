@@ -192,6 +192,7 @@ func ParseWhere(s *Schema, raw []byte) (*Predicate, error) {
 	}
 	p.number()
 	p.key = p.appendKey()
+	p.possible = slices.DeleteFunc(p.Conjunctions(), func(terms []Term) bool { return contradict(terms, terms) })
 	return p, nil
 }
 

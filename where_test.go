@@ -309,3 +309,70 @@ func TestRandomClausesAgree(t *testing.T) {
 		}
 	})
 }
+
+// The longest clauses are not compared value by value, which would take a quarter of a second:
+// they may overlap, and one is not known to cover the other.
+func TestLongClausesOverlapInVain(t *testing.T) {
+	t.Parallel()
+	clause := func(odd int) *tidemark.Predicate {
+		lists := make([]tidemark.Where, tidemark.MaxTerms)
+		for k := range lists {
+			list := make(tidemark.In, tidemark.MaxValues)
+			for i := range list {
+				list[i] = 2*(i*len(lists)+k) + odd
+			}
+			lists[k] = tidemark.Where{"qty": list}
+		}
+		p, err := tidemark.Where{"$or": lists}.Compile(itemSchema(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p, q := clause(0), clause(1)
+	none, err := tidemark.Where{"qty": tidemark.Range{GT: 1, LT: 1}}.Compile(p.Schema())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Overlaps(q) || p.Covers(q) || !p.Covers(clause(0)) || p.Overlaps(none) || !p.Covers(none) {
+		t.Errorf("overlap %v, cover %v, cover the same %v, overlap nothing %v, cover nothing %v", p.Overlaps(q), p.Covers(q), p.Covers(clause(0)), p.Overlaps(none), p.Covers(none))
+	}
+	row := tidemark.Row(`{"qty":62}`)
+	if !p.Match(row) || q.Match(row) {
+		t.Errorf("%s: %v, %v", row, p.Match(row), q.Match(row))
+	}
+}
+
+// FuzzWhere reads what anybody may send for a where: it is refused, or has a key that means the same.
+func FuzzWhere(f *testing.F) {
+	for _, raw := range []string{
+		`{}`, `{"name":"a","qty":{"gte":1,"lt":null}}`, `{"qty":{"in":[1,null,2.0]},"$or":[{"name":"a"},{"due":{"gt":"2026-01-01"},"done":{"in":[]}}]}`,
+		`{"$or":[{"$or":[]}]}`, `{"$or":[{}]}`, `{"tags":null,"cost":{"in":["1.0"]}}`, `{"$or":[{"qty":1},{"qty":1,"name":{"in":["\ud83d\ude00"]}}]}`,
+	} {
+		f.Add(raw)
+	}
+	s, err := tidemark.NewSchema("item", []tidemark.Field{{Name: "name", Kind: tidemark.Text}, {Name: "qty", Kind: tidemark.Integer}, {Name: "done", Kind: tidemark.Bool},
+		{Name: "due", Kind: tidemark.Timestamp}, {Name: "tags", Kind: tidemark.JSON}, {Name: "cost", Kind: tidemark.Numeric}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	rows := []tidemark.Row{nil, []byte(`{`), []byte(`{"uid":"a","name":"a","qty":1,"done":true,"due":"2026-01-01T00:00:00.000Z","cost":"1"}`), []byte(`{"uid":"b","qty":2}`)}
+	f.Fuzz(func(t *testing.T, raw string) {
+		p, err := tidemark.ParseWhere(s, []byte(raw))
+		if err != nil {
+			if c := tidemark.CodeOf(err); c != tidemark.CodeInvalidWhere && c != tidemark.CodeUnknownField {
+				t.Errorf("%q: %v", raw, err)
+			}
+			return
+		}
+		again, err := tidemark.ParseWhere(s, []byte(p.Key()))
+		if err != nil || again.Key() != p.Key() || again.Empty() != p.Empty() || !p.Covers(again) {
+			t.Fatalf("%q: %s reads back as %v, %v", raw, p, again, err)
+		}
+		for _, r := range rows {
+			if p.Match(r) != again.Match(r) || p.Match(r) && p.Empty() {
+				t.Errorf("%q: %s selects %s: %v, its key %v", raw, p, r, p.Match(r), again.Match(r))
+			}
+		}
+	})
+}
