@@ -114,18 +114,20 @@ func (d *Driver) Horizon(ctx context.Context) (tidemark.Cursor, error) {
 	return r.horizon, err
 }
 
-// seeing runs fn in a transaction that reads.
+// seeing runs fn in a transaction that reads, again where the connection was of no use.
 func (d *Driver) seeing(ctx context.Context, fn func(*tx) error) error {
 	if err := d.usable(ctx); err != nil {
 		return err
 	}
-	t, err := d.look(ctx)
-	if err != nil {
-		return err
-	}
-	defer t.end(ctx)
-	if err := fn(t); err != nil {
-		return final(err)
-	}
-	return t.commit(ctx)
+	return again(func() error {
+		t, err := d.look(ctx)
+		if err != nil {
+			return err
+		}
+		defer t.end(ctx)
+		if err := fn(t); err != nil {
+			return err
+		}
+		return t.commit(ctx)
+	})
 }

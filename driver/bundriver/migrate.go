@@ -47,28 +47,31 @@ func (d *Driver) Migrate(ctx context.Context) error {
 
 // within runs fn in a transaction, again when it meets another process's.
 func (d *Driver) within(ctx context.Context, fn func(*tx) error) error {
+	return again(func() error {
+		t, err := d.begin(ctx)
+		if err != nil {
+			return err
+		}
+		defer t.end(ctx)
+		if err := fn(t); err != nil {
+			return err
+		}
+		return t.commit(ctx)
+	})
+}
+
+// again runs once until it meets with nothing that the next attempt need not meet.
+func again(once func() error) error {
 	for attempt := 1; ; attempt++ {
-		err := d.once(ctx, fn)
-		again, ok := err.(*retryError)
+		err := once()
+		met, ok := err.(*retryError)
 		if !ok {
 			return err
 		}
 		if attempt == maxAttempts {
-			return unavailable(again.cause)
+			return unavailable(met.cause)
 		}
 	}
-}
-
-func (d *Driver) once(ctx context.Context, fn func(*tx) error) error {
-	t, err := d.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer t.end(ctx)
-	if err := fn(t); err != nil {
-		return err
-	}
-	return t.commit(ctx)
 }
 
 // adoptChunk is Migrate for the rows whose uids follow after, in the column's own order.

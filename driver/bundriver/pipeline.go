@@ -19,17 +19,34 @@ func pipes(dc any) bool {
 	return ok && c.Conn().Config().DefaultQueryExecMode != pgx.QueryExecModeSimpleProtocol
 }
 
-// pipeline makes the statements in one round trip.
+// pipeline makes the statements in one round trip. A connection whose prepared statements are
+// outdated is not used again, and what met with them is tried anew.
 func (t *tx) pipeline(ctx context.Context, requests []request) error {
 	var failed error
 	err := t.conn.Raw(func(dc any) error {
 		failed = t.send(ctx, dc.(pgxConn).Conn(), requests)
+		if len(t.d.mode) > 0 && outdated(failed) {
+			return driver.ErrBadConn
+		}
 		return nil
 	})
-	if err != nil {
+	switch {
+	case failed != nil && err != nil:
+		return &retryError{failed}
+	case err != nil:
 		return t.d.failed(ctx, err, nil)
 	}
 	return failed
+}
+
+// outdated reports whether err says that the session forgot its prepared statements, or that a table was altered
+// since they were prepared.
+func outdated(err error) bool {
+	if err == nil {
+		return false
+	}
+	state, _, _ := sqlState(err)
+	return state == "26000" || state == "0A000"
 }
 
 func (t *tx) send(ctx context.Context, conn *pgx.Conn, requests []request) error {
@@ -63,7 +80,7 @@ func (t *tx) receive(ctx context.Context, results pgx.BatchResults, q *request) 
 	if q.reads == nil {
 		tag, err := results.Exec()
 		if err != nil {
-			return t.outdated(t.d.failed(ctx, err, q.m), err)
+			return t.d.failed(ctx, err, q.m)
 		}
 		n = int(tag.RowsAffected())
 	} else {
@@ -79,23 +96,13 @@ func (t *tx) receive(ctx context.Context, results pgx.BatchResults, q *request) 
 			err = rows.Err()
 		}
 		if err != nil {
-			return t.outdated(t.d.failed(ctx, err, q.m), err)
+			return t.d.failed(ctx, err, q.m)
 		}
 	}
 	if failed == nil && q.done != nil {
 		failed = q.done(n)
 	}
 	return failed
-}
-
-// outdated has the transaction tried again on another connection when the one that it has forgot its
-// prepared statements, or has some that were prepared for a table that was altered since.
-func (t *tx) outdated(err, cause error) error {
-	if state, _, _ := sqlState(cause); len(t.d.mode) > 0 && (state == "26000" || state == "0A000") {
-		_ = t.conn.Raw(func(any) error { return driver.ErrBadConn })
-		return &retryError{cause}
-	}
-	return err
 }
 
 // take reads a row of pgx's as scan reads one of database/sql's.

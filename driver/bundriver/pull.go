@@ -16,8 +16,9 @@ func (d *Driver) Pull(ctx context.Context, q tidemark.Pull) (*tidemark.Page, err
 	if err != nil {
 		return nil, err
 	}
-	p := &pager{m: m, q: q, page: &tidemark.Page{}}
+	var p *pager
 	err = d.seeing(ctx, func(t *tx) error {
+		p = &pager{m: m, q: q, page: &tidemark.Page{}}
 		if q.From.IsZero() {
 			return p.all(ctx, t)
 		}
