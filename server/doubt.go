@@ -4,20 +4,21 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/tidemark-sync/tidemark"
 )
 
-// settle tells what became of a publication whose transaction may have been committed or not: as the
-// rows now are. Where that cannot be read, those whom it concerns are ended: they come back
+// settle tells what became of a publication whose transaction may have been committed or not: what
+// the rows now say. Where that cannot be read, those whom it concerns are ended: they come back
 // and catch up.
 func (l *live) settle(g *publication) {
 	ctx, cancel := l.server.bound(l.server.ctx)
 	defer cancel()
 	items := g.items()
-	changed, err := l.reread(ctx, items)
+	happened, err := l.happened(ctx, g, items)
 	if err == nil {
-		items = changed
+		items = happened
 	}
 	t := l.address(items)
 	if t == nil {
@@ -35,8 +36,82 @@ func (l *live) settle(g *publication) {
 	}
 }
 
-// reread returns those of the items whose rows are not as they were before, as they now are.
-func (l *live) reread(ctx context.Context, items []item) (changed []item, err error) {
+// happened returns those of the items that are to be told, as far as the rows show what was committed.
+func (l *live) happened(ctx context.Context, g *publication, items []item) (told []item, err error) {
+	const attempts = 3
+	for i := 1; ; i++ {
+		now, err := l.reread(ctx, items)
+		if err != nil {
+			return nil, err
+		}
+		var open []item
+		for _, it := range items {
+			switch l.fate(g, &it, now[it.key]) {
+			case committed:
+				told = append(told, it)
+			case unknown:
+				open = append(open, it)
+			}
+		}
+		if len(open) == 0 {
+			return told, nil
+		}
+		if i == attempts { // another program has written the row: it is told as it is
+			for _, it := range open {
+				it.after, it.meta = now[it.key].Row, now[it.key].Meta
+				if it.meta.T() != 0 {
+					told = append(told, it)
+				}
+			}
+			return told, nil
+		}
+		items = open
+		select { // who wrote the row after us may be about to say so
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+type fate uint8
+
+const (
+	unknown fate = iota
+	committed
+	rolledBack
+)
+
+// fate tells by the row as it now is, and by what was written after it, what became of an item.
+func (l *live) fate(g *publication, it *item, now tidemark.RowMeta) fate {
+	switch {
+	case now.Meta == it.meta && bytes.Equal(now.Row, it.after):
+		return committed
+	case bytes.Equal(now.Row, it.before):
+		return rolledBack // or told by what made it so again
+	case bytes.Equal(it.before, it.after):
+		return unknown
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range g.parts {
+		for _, f := range p.followers {
+			for i := range f.items {
+				switch next := &f.items[i]; {
+				case next.key != it.key:
+				case bytes.Equal(next.before, it.after):
+					return committed
+				case bytes.Equal(next.before, it.before):
+					return rolledBack
+				}
+			}
+		}
+	}
+	return unknown
+}
+
+// reread returns the rows of the items as they now are.
+func (l *live) reread(ctx context.Context, items []item) (map[rowKey]tidemark.RowMeta, error) {
 	byModel := make(map[string][]string)
 	for i := range items {
 		byModel[items[i].key.model] = append(byModel[items[i].key.model], items[i].key.uid)
@@ -63,13 +138,5 @@ func (l *live) reread(ctx context.Context, items []item) (changed []item, err er
 			now[rowKey{model, uid}] = rm
 		}
 	}
-	for _, it := range items {
-		rm := now[it.key]
-		if bytes.Equal(rm.Row, it.before) || rm.Meta.T() == 0 {
-			continue
-		}
-		it.after, it.meta = rm.Row, rm.Meta
-		changed = append(changed, it)
-	}
-	return changed, nil
+	return now, nil
 }

@@ -36,7 +36,7 @@ func newLive(s *Server) *live {
 // deliver tells a publication that is ready. Where the database must be asked first it returns
 // what is left to do, and the publication keeps its place meanwhile.
 func (l *live) deliver(g *publication) (later func()) {
-	if g.doubtful {
+	if g.doubtful() {
 		if l.scopes.empty() {
 			return nil
 		}

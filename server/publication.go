@@ -14,18 +14,17 @@ import (
 type publication struct {
 	parts  []*part
 	open   int // parts whose end is not known
+	undone int // parts that were not reported as committed
 	waits  int // so many parts of others leave before it
 	except *Session
 	tx     any // the server code's own transaction, nil for one of the driver's
-	// doubtful is of a transaction that ended, and was not reported as committed: it may be.
-	doubtful bool
 }
 
 // part is what one call of the driver made in a transaction.
 type part struct {
 	of        *publication
 	items     []item
-	waits     int     // so many parts before it, about its rows, have not left
+	undone    bool    // with its transaction, as it seems, or with a savepoint
 	followers []*part // that wait for it
 	flight    *flight
 	mixed     bool // an item stands for several writes
@@ -147,9 +146,10 @@ func (l *live) put(p *part, it item) {
 		first := &p.items[last.item]
 		first.after, first.meta, p.mixed = it.after, it.meta, true
 		return
-	case last.part != nil && last.part.of != p.of:
+	case last.part != nil && last.part.of != p.of && p.of.undone == 0:
+		// Behind a savepoint that was undone the row may have been another's meanwhile, who waits
+		// for this one.
 		last.part.followers = append(last.part.followers, p)
-		p.waits++
 		p.of.waits++
 	}
 	l.rows[it.key] = place{p, len(p.items)}
@@ -162,38 +162,24 @@ func (l *live) end(p *part, committed bool) {
 	g := p.of
 	g.open--
 	if !committed {
-		l.detach(p)
+		p.undone = true
+		g.undone++
 	}
 	if g.open == 0 && g.tx != nil {
 		delete(l.txs, g.tx)
 	}
-	var ready []*publication
-	for _, g := range []*publication{g, p.of} {
-		if g.ready() && !slices.Contains(ready, g) {
-			ready = append(ready, g)
-		}
-	}
+	ready := g.ready()
 	l.mu.Unlock()
-	l.leave(ready)
-}
-
-func (g *publication) ready() bool { return g.open == 0 && g.waits == 0 && len(g.parts) > 0 }
-
-// detach makes a publication of its own of a part that seems not to be committed, be it with
-// its transaction or alone, with a savepoint.
-func (l *live) detach(p *part) {
-	g := p.of
-	g.waits -= p.waits
-	g.parts = slices.DeleteFunc(g.parts, func(q *part) bool { return q == p })
-	p.of = &publication{parts: []*part{p}, waits: p.waits, doubtful: true}
-	for _, q := range g.parts { // what the transaction did before the savepoint keeps its place
-		for i := range q.items {
-			if key := q.items[i].key; l.rows[key].part == p {
-				l.rows[key] = place{q, i}
-			}
-		}
+	if ready {
+		l.leave([]*publication{g})
 	}
 }
+
+func (g *publication) ready() bool { return g.open == 0 && g.waits == 0 }
+
+// doubtful reports whether it is unknown what became of the transaction: a driver says that it
+// was committed, or nothing. Where parts were committed, those that were not were undone before.
+func (g *publication) doubtful() bool { return g.undone == len(g.parts) }
 
 // leave sends publications that are ready, and those that are then.
 func (l *live) leave(ready []*publication) {
@@ -222,7 +208,6 @@ func (l *live) left(g *publication) (ready []*publication) {
 			}
 		}
 		for _, f := range p.followers {
-			f.waits--
 			if f.of.waits--; f.of.ready() {
 				ready = append(ready, f.of)
 			}
@@ -240,6 +225,9 @@ func (g *publication) items() []item {
 	var items []item
 	at := make(map[rowKey]int)
 	for _, p := range g.parts {
+		if p.undone && !g.doubtful() {
+			continue
+		}
 		for _, it := range p.items {
 			if i, twice := at[it.key]; twice {
 				items[i].after, items[i].meta = it.after, it.meta
