@@ -204,6 +204,19 @@ func (p *peer) offline() *peer {
 	return p
 }
 
+// known makes the client known to the server, by the row "known", and takes it offline.
+func (p *peer) known() *peer {
+	p.t.Helper()
+	p.script.on(tidemark.MethodPush, p.decide)
+	p.open()
+	p.create("known", "known")
+	p.pending(0)
+	p.client.GoOffline()
+	p.script.on(tidemark.MethodPush, nil)
+	p.batches, p.fresh = nil, map[string]int{}
+	return p
+}
+
 // queue makes n rows, u001 and on, one write each.
 func (p *peer) queue(n int) {
 	p.t.Helper()
@@ -233,8 +246,7 @@ func TestOutboxGoesInBatchesInItsOrder(t *testing.T) {
 func TestTwoBatchesAreOnTheirWayAtOnce(t *testing.T) {
 	inBatches(t, func(t *testing.T, p *peer) {
 		p.limits.Mutations = 2
-		p.script.on(tidemark.MethodPush, nil)
-		p.offline().queue(7)
+		p.known().queue(7)
 		p.client.GoOnline()
 		first, second := p.script.next(), p.script.next()
 		synctest.Wait()
@@ -252,18 +264,36 @@ func TestTwoBatchesAreOnTheirWayAtOnce(t *testing.T) {
 		for _, b := range p.batches {
 			confirmed = append(confirmed, b.Confirmed)
 		}
-		p.came("1-2", "3-4", "5-6", "7-7")
-		if !slices.Equal(confirmed, []int64{0, 0, 2, 4}) {
+		p.came("2-3", "4-5", "6-7", "8-8")
+		if !slices.Equal(confirmed, []int64{1, 1, 3, 5}) {
 			t.Errorf("the client confirmed %v", confirmed)
 		}
 		p.once(7)
 	})
 }
 
+func TestOneBatchGoesFirstUnderANameThatTheServerDoesNotKnow(t *testing.T) {
+	inBatches(t, func(t *testing.T, p *peer) {
+		p.limits.Mutations = 2
+		p.script.on(tidemark.MethodPush, nil)
+		p.offline().queue(7)
+		p.client.GoOnline()
+		c := p.script.next()
+		p.pending(7)
+		if len(p.script.calls) != 0 {
+			t.Error("a second batch came, which the server would take for the first if it lost that")
+		}
+		c.fail(tidemark.CodeUnavailable)
+		p.script.on(tidemark.MethodPush, p.decide)
+		pass(time.Minute)
+		p.pending(0)
+		p.once(7)
+	})
+}
+
 func TestWritesMadeWhileABatchIsOnItsWayGoWithTheNext(t *testing.T) {
 	inBatches(t, func(t *testing.T, p *peer) {
-		p.script.on(tidemark.MethodPush, nil)
-		p.open()
+		p.known().client.GoOnline()
 		p.queue(1)
 		first := p.script.next()
 		p.update("u001", "v0")
@@ -276,9 +306,9 @@ func TestWritesMadeWhileABatchIsOnItsWayGoWithTheNext(t *testing.T) {
 		p.decide(second)
 		p.decide(p.script.next())
 		p.pending(0)
-		p.came("1-1", "2-2", "3-11")
-		p.has("v9")
-		p.sees("v9")
+		p.came("2-2", "3-3", "4-12")
+		p.has("known", "v9")
+		p.sees("known", "v9")
 	})
 }
 
@@ -388,8 +418,7 @@ func TestCrashAfterAnyBatchGivesEachWriteOneEffect(t *testing.T) {
 func TestAnswerOfFewerVerdictsHasTheRestSentAgain(t *testing.T) {
 	inBatches(t, func(t *testing.T, p *peer) {
 		p.limits.Mutations = 4
-		p.script.on(tidemark.MethodPush, nil)
-		p.offline().queue(10)
+		p.known().queue(10)
 		p.client.GoOnline()
 		first, second := p.script.next(), p.script.next()
 		p.tell(first, 1)
@@ -399,10 +428,10 @@ func TestAnswerOfFewerVerdictsHasTheRestSentAgain(t *testing.T) {
 		p.decide(p.script.next())
 		p.decide(p.script.next())
 		p.pending(0)
-		p.came("1-4", "5-8", "2-5", "6-9", "10-10")
+		p.came("2-5", "6-9", "3-6", "7-10", "11-11")
 		p.once(10)
-		if len(p.names) != 1 || len(slices.Compact(p.names)) != 1 {
-			t.Errorf("the client has the names %q", p.names)
+		if p.logs.has("takes a new name") {
+			t.Error("the client has lost its name")
 		}
 	})
 }
@@ -450,6 +479,26 @@ func TestTemporaryErrorOfABatchLeavesAllPendingAndIsTriedAgain(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestWaitsAreShortAgainAfterAVerdict(t *testing.T) {
+	inBatches(t, func(t *testing.T, p *peer) {
+		p.opts.Rand = func() float64 { return 0 }
+		p.opts.MinBackoff = time.Second
+		p.script.on(tidemark.MethodPush, nil)
+		p.open()
+		for i := range 3 {
+			p.create(fmt.Sprint("u", i), "x")
+			p.script.next().fail(tidemark.CodeUnavailable)
+			began := time.Now()
+			c := p.script.next()
+			if d := time.Since(began); d != time.Second {
+				t.Errorf("tried again after %v", d)
+			}
+			p.decide(c)
+		}
+		p.pending(0)
+	})
 }
 
 func TestRejectionInTheMiddleOfABatch(t *testing.T) {

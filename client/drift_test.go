@@ -150,8 +150,11 @@ func TestClockThatJumpsIsFollowed(t *testing.T) {
 		var jump time.Duration
 		p.opts.Now = func() time.Time { return time.Now().Add(jump) }
 		p.open()
-		for i, j := range []time.Duration{0, time.Hour, time.Hour, -time.Hour, -24 * time.Hour, 10 * time.Minute, 0} {
-			jump = j
+		for i, j := range []struct{ to, skew time.Duration }{
+			{0, 0}, {time.Hour, -time.Hour}, {time.Hour + 300*time.Millisecond, -time.Hour}, {-time.Hour, time.Hour},
+			{-24 * time.Hour, 24 * time.Hour}, {10 * time.Minute, -10 * time.Minute}, {500 * time.Millisecond, 0},
+		} {
+			jump = j.to
 			for n := range 3 {
 				uid := fmt.Sprintf("%d-%d", i, n)
 				p.create(uid, uid)
@@ -159,8 +162,8 @@ func TestClockThatJumpsIsFollowed(t *testing.T) {
 				pass(time.Second)
 			}
 			p.pending(0)
-			if got := p.client.Status().Skew; got != -j {
-				t.Errorf("after the jump to %v the skew is %v", j, got)
+			if got := p.client.Status().Skew; got != j.skew {
+				t.Errorf("after the jump to %v the skew is %v", j.to, got)
 			}
 		}
 		p.rejections()
@@ -219,6 +222,9 @@ func TestStampOfAnotherIsNotAdoptedBeyondTheServersTime(t *testing.T) {
 			t.Errorf("the next write is stamped %v", m.Stamp)
 		}
 		p.rejections(client.Superseded)
+		if p.logs.has("is lowered") {
+			t.Error("the clock followed the stamp, and was lowered again")
+		}
 	})
 }
 

@@ -41,7 +41,7 @@ type batch struct {
 // pushBatches sends the outbox from where it was sent to, as far as there is room.
 func (s *session) pushBatches(ctx context.Context) error {
 	b := &s.pushing.batched
-	for len(b.flights) < pushWindow && !b.halted() && !s.now().Before(s.pushing.retryAt) {
+	for len(b.flights) < b.window() && !b.halted() && !s.now().Before(s.pushing.retryAt) {
 		if b.ahead {
 			if len(b.flights) > 0 {
 				return nil
@@ -56,6 +56,15 @@ func (s *session) pushBatches(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// window is how many batches may be on their way: one under a name that the server does
+// not know. It would let any batch be the first, also one behind another that it lost.
+func (b *batched) window() int {
+	if b.known == 0 {
+		return 1
+	}
+	return pushWindow
 }
 
 // halted reports whether what is on its way has to land before more is sent.

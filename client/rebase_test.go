@@ -114,6 +114,9 @@ func (h *rebasing) run() {
 		}
 	}
 	h.check()
+	if h.logs.has("takes a new name") {
+		h.fail("the client has lost its name")
+	}
 	for _, uid := range uidsOfHistory {
 		if got, want := h.record(uid).Row, h.db.Get("item", uid); !h.same(got, want.Row) && h.s.base[uid].Meta == want.Meta {
 			h.fail("in the end %s is %s, on the server %s", uid, got, want.Row)
@@ -151,8 +154,8 @@ func (h *rebasing) step() {
 		h.drop()
 	case k < 18:
 		h.note("crash")
-		h.crash()
 		h.drop()
+		h.crash()
 	default:
 		pass(time.Duration(h.r.IntN(1000)) * time.Millisecond)
 	}
