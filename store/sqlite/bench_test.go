@@ -517,3 +517,40 @@ func processorTime() time.Duration {
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// BenchmarkPending creates a row while so many writes are pending: the number must not matter.
+func BenchmarkPending(b *testing.B) {
+	ps := makePosts(many + 30_000)
+	create := func(b *testing.B, s *sqlite.Store, recs []tidemark.Record) {
+		ms := make([]tidemark.Mutation, len(recs))
+		for i := range recs {
+			recs[i].Base, recs[i].Pending, recs[i].Meta = nil, 1, tidemark.Meta{}
+			ms[i] = tidemark.Mutation{Model: "post", UID: recs[i].UID, Op: tidemark.Create, Data: recs[i].Row, Stamp: 5}
+		}
+		err := s.Update(context.Background(), func(tx tidemark.StoreTx) error {
+			if err := tx.Enqueue(ms); err != nil {
+				return err
+			}
+			return tx.Put("post", recs)
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, pending := range []int{10, many} {
+		b.Run(fmt.Sprint(pending), func(b *testing.B) {
+			s := benchStore(b, "NORMAL")
+			recs := records(ps)
+			for page := range slices.Chunk(recs[:pending], 10_000) {
+				create(b, s, page)
+			}
+			fillStore(b, s, recs[pending:many], 10_000) // as many rows in both cases
+			b.ResetTimer()
+			start, i := processorTime(), 0
+			for ; b.Loop(); i++ {
+				create(b, s, recs[many+i%30_000:][:1])
+			}
+			b.ReportMetric(float64((processorTime()-start).Microseconds())/float64(b.N), "cpu-us/op")
+		})
+	}
+}
