@@ -10,14 +10,14 @@ import (
 
 // work is what a transaction does for runs of mutations. Their rows are locked and read,
 // then tidemark.Decide decides all of them, then everything is written. Over pgx each of these
-// takes one round trip. No uid may stand in it for two models.
+// takes one round trip.
 type work struct {
 	t      *tx
 	runs   []*run
 	outs   []tidemark.Outcome
 	states map[string]*state
-	after  []map[string]tidemark.Row // for each run, the rows that were written, by uid
-	again  bool                      // a row stands in two runs
+	again  bool // a row stands in two runs
+	mixed  bool // and is of two models; then nothing but the metadata can be read for all
 }
 
 // state is what the database has of a row, and what the decisions so far make of it.
@@ -29,16 +29,28 @@ type state struct {
 
 	decided tidemark.Meta
 	present bool
-	ours    bool // a decision was made for its model
+	ours    bool           // a decision was made for its model
+	written []tidemark.Row // what the database made of it, once for each run that writes it
 }
 
 func (t *tx) work(runs []*run, outs []tidemark.Outcome) *work {
-	w := &work{t: t, runs: runs, outs: outs, states: make(map[string]*state)}
+	n := 0
+	for _, r := range runs {
+		n += len(r.items)
+	}
+	w := &work{t: t, runs: runs, outs: outs, states: make(map[string]*state, n)}
+	states := make([]state, 0, n)
 	for _, r := range runs {
 		for i := range r.items {
-			_, known := w.states[r.items[i].uid]
-			w.again = w.again || known
-			w.states[r.items[i].uid] = &state{model: r.model}
+			if s := w.states[r.items[i].uid]; s != nil {
+				w.again = true
+				if s.model != r.model {
+					w.mixed, s.model = true, nil
+				}
+				continue
+			}
+			states = append(states, state{model: r.model})
+			w.states[r.items[i].uid] = &states[len(states)-1]
 		}
 	}
 	return w
@@ -152,16 +164,14 @@ func (it *item) decide(r *run, s *state) tidemark.Outcome {
 // write changes rows and metadata as decided.
 func (w *work) write() []request {
 	var requests []request
-	w.after = make([]map[string]tidemark.Row, len(w.runs))
-	for i, r := range w.runs {
-		w.after[i] = make(map[string]tidemark.Row, len(r.items))
-		requests = append(requests, w.put(r, w.after[i])...)
+	for _, r := range w.runs {
+		requests = append(requests, w.put(r)...)
 	}
 	return append(requests, w.settle()...)
 }
 
 // put changes the rows of a run.
-func (w *work) put(r *run, after map[string]tidemark.Row) (requests []request) {
+func (w *work) put(r *run) (requests []request) {
 	var update, insert []entry
 	var remove []string
 	for i := range r.items {
@@ -178,10 +188,10 @@ func (w *work) put(r *run, after map[string]tidemark.Row) (requests []request) {
 		}
 	}
 	if len(update) > 0 {
-		requests = append(requests, w.t.store(r, updateStatement, update, after))
+		requests = append(requests, w.store(r, updateStatement, update))
 	}
 	if len(insert) > 0 {
-		requests = append(requests, w.t.store(r, insertStatement, insert, after))
+		requests = append(requests, w.store(r, insertStatement, insert))
 	}
 	if len(remove) > 0 {
 		among, list := w.t.d.dialect.among(`"uid"`, 1, remove)
@@ -191,13 +201,17 @@ func (w *work) put(r *run, after map[string]tidemark.Row) (requests []request) {
 }
 
 // store runs a statement over a batch of rows, and collects the rows as they have become.
-func (t *tx) store(r *run, statement func(*run, source) string, entries []entry, after map[string]tidemark.Row) request {
-	src, args := t.d.dialect.batch(r.columns, entries)
+func (w *work) store(r *run, statement func(*run, source) string, entries []entry) request {
+	src, args := w.t.d.dialect.batch(r.columns, entries)
 	rd := newReader(r.model, 0)
 	return request{
 		m: r.model, statement: statement(r, src), args: args, reads: rd,
 		each: func() error {
-			after[rd.uid()] = rd.row()
+			s := w.states[rd.uid()]
+			if s == nil { // a trigger gave the row another uid
+				return constraint(nil, tidemark.ConstraintCheck, "uid")
+			}
+			s.written = append(s.written, rd.row())
 			return nil
 		},
 		done: func(n int) error {
@@ -206,7 +220,7 @@ func (t *tx) store(r *run, statement func(*run, source) string, entries []entry,
 			}
 			// Somebody else removed a row in between, or a trigger or a policy does not
 			// let the row be written: which of them, only another attempt can tell.
-			if t.attempt < 3 {
+			if w.t.attempt < 3 {
 				return errRaced
 			}
 			return constraint(errRaced.cause, tidemark.ConstraintCheck, "")
@@ -259,7 +273,16 @@ func (w *work) settle() (requests []request) {
 }
 
 func metaEntry(m tidemark.Meta) entry {
-	return entry{m.UID, []json.RawMessage{m.CreatedAt.AppendJSON(nil), m.UpdatedAt.AppendJSON(nil), m.DeletedAt.AppendJSON(nil)}}
+	return entry{m.UID, []json.RawMessage{stampText(m.CreatedAt), stampText(m.UpdatedAt), stampText(m.DeletedAt)}}
+}
+
+var null = json.RawMessage("null")
+
+func stampText(s tidemark.Stamp) json.RawMessage {
+	if s == 0 {
+		return null
+	}
+	return s.AppendJSON(make([]byte, 0, 32))
 }
 
 var modelColumn = []*column{{name: "model", kind: tidemark.Text, base: "text"}}
@@ -271,18 +294,66 @@ func (t *tx) own(entries []entry) request {
 		" WHERE true ON CONFLICT (uid) DO NOTHING", args: args, done: exactly(len(entries))}
 }
 
-// newMeta stores metadata where there was none. What somebody else stored in the meantime stays.
+// newMeta stores metadata where there was none.
 func (t *tx) newMeta(entries []entry) request {
-	src, args := t.d.dialect.batch(metaTimes, entries)
-	return request{statement: "INSERT INTO " + t.d.metadata + " (uid, created_at, updated_at, deleted_at) SELECT " + src.uid + ", " + strings.Join(src.columns, ", ") +
-		" FROM " + src.from + " WHERE true ON CONFLICT (uid) DO NOTHING", args: args, done: exactly(len(entries))}
+	columns, entries := given(entries)
+	src, args := t.d.dialect.batch(columns, entries)
+	names, values := []string{"uid"}, []string{src.uid}
+	for i, c := range columns {
+		names, values = append(names, c.name), append(values, src.columns[i])
+	}
+	return request{statement: "INSERT INTO " + t.d.metadata + " (" + strings.Join(names, ", ") + ") SELECT " + strings.Join(values, ", ") + " FROM " + src.from, args: args, races: true}
 }
 
 // setMeta overwrites metadata that is locked.
 func (t *tx) setMeta(entries []entry) request {
-	src, args := t.d.dialect.batch(metaTimes, entries)
-	return request{statement: "UPDATE " + t.d.metadata + " AS m SET created_at = " + src.columns[0] + ", updated_at = " + src.columns[1] + ", deleted_at = " + src.columns[2] +
-		" FROM " + src.from + " WHERE m.uid = " + src.uid, args: args, done: exactly(len(entries))}
+	columns, entries := given(entries)
+	src, args := t.d.dialect.batch(columns, entries)
+	sets := make([]string, len(metaTimes))
+	for i, c := range metaTimes {
+		sets[i] = c.name + " = NULL"
+		for k := range columns {
+			if columns[k] == c {
+				sets[i] = c.name + " = " + src.columns[k]
+			}
+		}
+	}
+	return request{statement: "UPDATE " + t.d.metadata + " AS m SET " + strings.Join(sets, ", ") + " FROM " + src.from + " WHERE m.uid = " + src.uid, args: args, done: exactly(len(entries))}
+}
+
+// given returns the columns of metadata that are not null in all entries, and the entries with
+// these columns: the fewer values a statement binds, the faster it is.
+func given(entries []entry) ([]*column, []entry) {
+	var has [3]bool
+	n := 0
+	for i := range entries {
+		for k, v := range entries[i].values {
+			if !has[k] && string(v) != "null" {
+				has[k] = true
+				n++
+			}
+		}
+	}
+	if n == len(metaTimes) {
+		return metaTimes, entries
+	}
+	var columns []*column
+	for k, c := range metaTimes {
+		if has[k] {
+			columns = append(columns, c)
+		}
+	}
+	cut := make([]entry, len(entries))
+	for i, e := range entries {
+		values := make([]json.RawMessage, 0, len(columns))
+		for k, v := range e.values {
+			if has[k] {
+				values = append(values, v)
+			}
+		}
+		cut[i] = entry{e.uid, values}
+	}
+	return columns, cut
 }
 
 // exactly checks that a statement concerned n rows. Otherwise somebody came in between.
@@ -297,9 +368,9 @@ func exactly(n int) func(int) error {
 
 // conclude fills in the outcomes what the database made of the rows.
 func (w *work) conclude() {
-	for i, r := range w.runs {
-		for k := range r.items {
-			it := &r.items[k]
+	for _, r := range w.runs {
+		for i := range r.items {
+			it := &r.items[i]
 			o, s := &w.outs[it.at], w.states[it.uid]
 			if it.refused != nil {
 				continue
@@ -309,7 +380,7 @@ func (w *work) conclude() {
 			case it.decision.Effect == tidemark.Remove:
 				s.row = nil
 			case it.decision.Effect == tidemark.Upsert && (len(r.columns) > 0 || !it.present):
-				s.row = w.after[i][it.uid]
+				s.row, s.written = s.written[0], s.written[1:]
 			}
 			o.Row = s.row
 			if o.Applied && r.op == tidemark.Delete {

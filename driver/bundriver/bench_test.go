@@ -32,6 +32,42 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
+// BenchmarkPush is a write with metadata, log and verdict: a row of the workload W8, first created, then updated.
+func BenchmarkPush(b *testing.B) {
+	for _, e := range append(engines, prepared) {
+		for _, n := range []int{1, 1000} {
+			for _, op := range []tidemark.Op{tidemark.Create, tidemark.Update} {
+				b.Run(fmt.Sprintf("%s/%s/%d", e.name, op, n), func(b *testing.B) {
+					d, _ := e.ready(b)
+					data := tidemark.Row(`{"text":"` + strings.Repeat("x", 200) + `","n":1,"at":"2026-01-01T00:00:00.123Z"}`)
+					next := int64(0)
+					push := func(op tidemark.Op, modulo int64) {
+						ms := make([]tidemark.Mutation, n)
+						for i := range ms {
+							next++
+							ms[i] = tidemark.Mutation{N: next, Model: "note", UID: fmt.Sprintf("01890a5d-ac96-774b-bcce-%012d", next%modulo), Op: op, Data: data, Stamp: tidemark.Stamp(10 + next)}
+						}
+						vs, err := d.Push(context.Background(), &tidemark.Batch{Client: "c", Confirmed: next - int64(n), Mutations: ms}, nil)
+						if err != nil || !vs[n-1].Applied {
+							b.Fatal(err)
+						}
+					}
+					const rows = 10_000
+					if op == tidemark.Update {
+						for range max(rows/n, 1) {
+							push(tidemark.Create, rows)
+						}
+					}
+					for b.Loop() {
+						push(op, map[tidemark.Op]int64{tidemark.Create: 1 << 60, tidemark.Update: rows}[op])
+					}
+					b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "mutations/s")
+				})
+			}
+		}
+	}
+}
+
 // One write in a transaction of the application's; compare create/1.
 func BenchmarkRunInTx(b *testing.B) {
 	for _, e := range append(engines, prepared) {

@@ -210,7 +210,7 @@ func (r *race) once(random *rand.Rand, client string, n int64) error {
 				return err
 			}
 			if r.postgres {
-				if _, err := tx.ExecContext(ctx, "SELECT pg_sleep(?)", random.Float64()/300); err != nil {
+				if _, err := tx.ExecContext(ctx, "SELECT pg_sleep(?)", random.Float64()/1000); err != nil {
 					return err
 				}
 			}

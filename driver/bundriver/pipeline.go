@@ -80,7 +80,7 @@ func (t *tx) receive(ctx context.Context, results pgx.BatchResults, q *request) 
 	if q.reads == nil {
 		tag, err := results.Exec()
 		if err != nil {
-			return t.d.failed(ctx, err, q.m)
+			return q.explain(t.d.failed(ctx, err, q.m))
 		}
 		n = int(tag.RowsAffected())
 	} else {

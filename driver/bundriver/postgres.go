@@ -115,11 +115,7 @@ func (p postgres) batch(columns []*column, entries []entry) (source, []any) {
 	for i, c := range columns {
 		b = b[:0]
 		for k := range entries {
-			if text, ok := textOf(c, entries[k].values[i]); ok {
-				b = appendElement(b, text)
-			} else {
-				b = append(separated(b), "NULL"...)
-			}
+			b = appendValueOf(b, c, entries[k].values[i])
 		}
 		args = append(args, string(append(b, '}')))
 		arrays, names = append(arrays, p.array(i+2)), append(names, member(i))
@@ -144,11 +140,23 @@ func (postgres) typed(c *column, expr string) string {
 		return expr + "::numeric"
 	case tidemark.Timestamp:
 		if c.base == "timestamp" {
-			return "(" + expr + "::timestamptz AT TIME ZONE 'UTC')"
+			return expr + "::timestamp" // which leaves the Z unread: the column holds UTC
 		}
 		return expr + "::timestamptz"
 	}
 	return expr + "::" + c.base
+}
+
+// appendValueOf appends a value's text to the literal of an array.
+func appendValueOf(b []byte, c *column, raw json.RawMessage) []byte {
+	if n := len(raw); n > 1 && c.kind == tidemark.Text && raw[0] == '"' && bytes.IndexByte(raw, '\\') < 0 {
+		return append(separated(b), raw...) // an array's string is then what JSON's is
+	}
+	text, ok := textOf(c, raw)
+	if !ok {
+		return append(separated(b), "NULL"...)
+	}
+	return appendElement(b, text)
 }
 
 // textOf returns a value's text in SQL, false for null.

@@ -142,6 +142,7 @@ func (p *postgres) createTables(ctx context.Context, t *tx, metadata string) (fi
 			before text, stamp bigint NOT NULL, origin text NOT NULL, nonce bigint NOT NULL DEFAULT 1 + (random() * 9000000000000000)::bigint,
 			at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (xid, seq))`},
 		{p.table("clients"), `CREATE TABLE ` + p.table("clients") + ` (client text PRIMARY KEY, ledger text NOT NULL, at timestamptz)`},
+		{p.table("state"), `ALTER TABLE ` + p.table("clients") + ` ALTER ledger SET STORAGE EXTERNAL`}, // it changes too often to be compressed
 		{p.table("state"), `CREATE TABLE ` + p.table("state") + ` (one boolean PRIMARY KEY CHECK (one), id text NOT NULL, system text, forgotten xid8 NOT NULL, nonce bigint NOT NULL)`},
 	} {
 		var exists bool

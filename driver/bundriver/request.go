@@ -8,6 +8,9 @@ type request struct {
 	statement string
 	args      []any
 
+	// races says that a refusal means that somebody else came in between.
+	races bool
+
 	// reads and each are for a statement that returns rows: each is called for every one, when
 	// reads has it.
 	reads *reader
@@ -39,6 +42,7 @@ func (t *tx) do(ctx context.Context, requests ...request) error {
 func (t *tx) make(ctx context.Context, q *request) error {
 	if q.reads == nil {
 		n, err := t.affect(ctx, q.m, q.statement, q.args...)
+		err = q.explain(err)
 		if err == nil && q.done != nil {
 			err = q.done(n)
 		}
@@ -51,6 +55,14 @@ func (t *tx) make(ctx context.Context, q *request) error {
 	}, q.statement, q.args...)
 	if err == nil && q.done != nil {
 		err = q.done(n)
+	}
+	return err
+}
+
+// explain returns the statement's error as what it means.
+func (q *request) explain(err error) error {
+	if q.races && refusal(err) != nil {
+		return &retryError{err}
 	}
 	return err
 }

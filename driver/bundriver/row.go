@@ -109,6 +109,9 @@ func stampOf(v any) tidemark.Stamp {
 
 // appendColumn appends the canonical JSON form of a value as the database's driver gives it.
 func appendColumn(b []byte, k tidemark.Kind, v any) []byte {
+	if v == nil {
+		return append(b, "null"...)
+	}
 	if out, ok := appendNative(b, k, v); ok {
 		return out
 	}

@@ -22,7 +22,7 @@ func (t *tx) fresh(b *tidemark.Batch, careful bool) *fresh {
 	}
 	f := &fresh{b: b, careful: careful}
 	f.work = t.work(f.plan(t.d, outs), outs)
-	if t.mixed(f.runs) {
+	if f.mixed {
 		f.careful = true
 	}
 	f.stepped = !f.careful && t.attempt > 1 && len(f.runs) > 1
@@ -73,9 +73,9 @@ func (f *fresh) read() []request {
 	case len(f.runs) == 0:
 		return nil
 	case f.careful || f.stepped:
-		return append(f.t.claim(f.runs), f.metas())
+		return append(f.claim(), f.metas())
 	}
-	return append(f.t.claim(f.runs), f.work.read()...)
+	return append(f.claim(), f.work.read()...)
 }
 
 // make makes what was read. record returns the statement that stores the verdicts, when all are known.

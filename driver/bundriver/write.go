@@ -241,9 +241,9 @@ func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outc
 // applyAll makes the runs and logs what they change.
 func (t *tx) applyAll(ctx context.Context, runs []*run, outs []tidemark.Outcome, careful bool) error {
 	all := t.work(runs, outs)
-	requests := t.claim(runs)
+	requests := all.claim()
 	// What one run's triggers do to another's rows, only a reading for each of them sees.
-	if careful || t.mixed(runs) || t.attempt > 1 && len(runs) > 1 {
+	if careful || all.mixed || t.attempt > 1 && len(runs) > 1 {
 		if err := t.do(ctx, append(requests, all.metas())...); err != nil {
 			return err
 		}
@@ -281,51 +281,33 @@ func (w *work) carryOut(ctx context.Context, origin string, more ...request) err
 	return nil
 }
 
-// mixed reports whether a uid stands in runs of two models.
-func (t *tx) mixed(runs []*run) bool {
-	models := make(map[string]*model)
-	for _, r := range runs {
-		for i := range r.items {
-			if m := models[r.items[i].uid]; m != nil && m != r.model {
-				return true
-			}
-			models[r.items[i].uid] = r.model
-		}
-	}
-	return false
-}
-
 // claim takes the uids of all runs for their models, in one order, where several transactions
 // may write at once. With the metadata, which is locked next, that keeps everybody else from the
 // rows, also from those that do not exist yet; and batches that touch the same rows
 // in different orders wait instead of dying of deadlock. What comes to nothing is given back.
-func (t *tx) claim(runs []*run) []request {
+func (w *work) claim() []request {
+	t := w.t
 	d := t.d.dialect
 	if d.forUpdate() == "" {
 		return nil
 	}
-	models := make(map[string]*model)
-	for _, r := range runs {
-		for i := range r.items {
-			uid := r.items[i].uid
-			if m, ok := models[uid]; ok && m != r.model {
-				models[uid] = nil // which of the two gets it is not known yet
-			} else if !ok {
-				models[uid] = r.model
-			}
+	entries := make([]entry, 0, len(w.states))
+	models := make(map[*model][]json.RawMessage)
+	for _, uid := range w.uids(nil) {
+		m := w.states[uid].model
+		if m == nil { // which of two gets it is not known yet
+			continue
 		}
-	}
-	entries := make([]entry, 0, len(models))
-	for uid, m := range models {
-		if m != nil {
-			entries = append(entries, entry{uid, []json.RawMessage{m.quoted}})
+		if models[m] == nil {
+			models[m] = []json.RawMessage{m.quoted}
 		}
+		entries = append(entries, entry{uid, models[m]})
 	}
 	if len(entries) == 0 {
 		return nil
 	}
 	if t.taken == nil {
-		t.taken = make(map[string]bool)
+		t.taken = make(map[string]bool, len(entries))
 	}
 	src, args := d.batch(modelColumn, entries)
 	rd := newReader(nil, 1)
