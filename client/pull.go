@@ -343,13 +343,23 @@ func (w *work) dropUnseen(p *tidemark.Predicate, number int64) error {
 			return err
 		}
 		for i := range recs {
-			recs[i].Base, recs[i].Meta = nil, tidemark.Meta{}
+			forget(&recs[i])
 		}
 		if err := w.resettle(p.Schema().Name(), recs); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// forget drops the server's state of a row. Where writes are pending a tombstone remembers how new
+// it was: those that were older than it, and so not shown, must not come to light now.
+func forget(r *tidemark.Record) {
+	d := tidemark.Departure{UID: r.UID, At: r.Meta.T()}
+	r.Base, r.Meta = nil, tidemark.Meta{}
+	if r.Pending > 0 {
+		r.Meta = d.Meta()
+	}
 }
 
 // stored goes on after a page is durable.
