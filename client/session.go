@@ -63,6 +63,14 @@ func (s *session) run(ctx context.Context) error {
 		if err := s.step(ctx); err != nil {
 			return err
 		}
+		select {
+		case m := <-s.link.inbox: // before anything new is begun: so equal histories go equal ways
+			if err := s.receive(ctx, m); err != nil {
+				return err
+			}
+			continue
+		default:
+		}
 		timer := time.NewTimer(s.idle())
 		select {
 		case m := <-s.link.inbox:
