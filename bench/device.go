@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ type device struct {
 	store *sqlite.Store
 	db    *sql.DB
 	bytes atomic.Int64 // that came from the server
+	calls atomic.Int64 // that the server was asked
 }
 
 // openDevice opens a client on the file path, offline, with synchronous=FULL or
@@ -43,7 +45,7 @@ func openDevice(ctx context.Context, path, synchronous, address string) (d *devi
 	}
 	var dialer tidemark.Dialer
 	if address != "" {
-		dialer = socketio.NewDialer("http://"+address, &socketio.DialOptions{NetDial: d.dial})
+		dialer = countedDialer{socketio.NewDialer("http://"+address, &socketio.DialOptions{NetDial: d.dial}), &d.calls}
 	}
 	if d.Client, err = client.Open(ctx, d.store, dialer, &client.Options{Offline: true, CallTimeout: time.Minute}); err != nil {
 		return d, err
@@ -79,6 +81,41 @@ func (c counted) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	c.n.Add(int64(n))
 	return n, err
+}
+
+// countedDialer counts what is asked.
+type countedDialer struct {
+	tidemark.Dialer
+	n *atomic.Int64
+}
+
+func (d countedDialer) Dial(ctx context.Context, hello tidemark.Hello, h tidemark.Handler) (tidemark.Conn, tidemark.Welcome, error) {
+	c, w, err := d.Dialer.Dial(ctx, hello, h)
+	if err != nil {
+		return nil, w, err
+	}
+	return countedConn{c, d.n}, w, nil
+}
+
+type countedConn struct {
+	tidemark.Conn
+	n *atomic.Int64
+}
+
+func (c countedConn) Send(m *tidemark.Message) error {
+	if m.Kind == tidemark.CallMessage {
+		c.n.Add(1)
+	}
+	return c.Conn.Send(m)
+}
+
+// holds checks that the device has so many rows.
+func (d *device) holds(ctx context.Context, rows int) error {
+	all, err := d.items.FindWhere(ctx, nil)
+	if err == nil && len(all) != rows {
+		err = fmt.Errorf("%d rows arrived instead of %d", len(all), rows)
+	}
+	return err
 }
 
 // synchronised makes all rows a scope, connects, and returns how long it took until the server's rows were stored.

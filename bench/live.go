@@ -13,20 +13,33 @@ import (
 
 // live is W3: one device writes, and the other's Watch yields it.
 func (b *bench) live(ctx context.Context) error {
-	return b.each(ctx, 1000, func(engine string, s *process) error {
+	err := b.each(ctx, scoped, 1000, func(engine string, s *process) error {
 		for _, synchronous := range []string{"NORMAL", "FULL"} {
-			for range b.n {
-				if err := b.liveOnce(ctx, engine, synchronous, s); err != nil {
-					return err
-				}
+			if err := b.liveTimes(ctx, engine, synchronous, s); err != nil {
+				return err
 			}
 		}
 		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return b.each(ctx, guided, 1000, func(engine string, s *process) error {
+		return b.liveTimes(ctx, engine+" by the guide's protocol", "NORMAL", s)
 	})
 }
 
 func liveName(quantile, engine, synchronous string) string {
 	return "write to Watch, " + quantile + ", " + engine + ", synchronous=" + synchronous
+}
+
+func (b *bench) liveTimes(ctx context.Context, engine, synchronous string, s *process) error {
+	for range b.n {
+		if err := b.liveOnce(ctx, engine, synchronous, s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *bench) liveOnce(ctx context.Context, engine, synchronous string, s *process) error {

@@ -58,6 +58,14 @@ type memory struct {
 	Peak     int64 // the most that was resident since the last time
 	Heap     int64 // live, of which goroutines' stacks are no part
 	Stacks   int64
+
+	Goroutines int
+}
+
+// restart ends the process and starts another at the same address, over what the first has left.
+func (p *process) restart(dsn string) (*process, error) {
+	p.stop()
+	return start(scoped, dsn, "0", p.address)
 }
 
 // memory has the server collect its garbage, and says what it holds.

@@ -27,6 +27,7 @@ type goal struct {
 }
 
 func atMost(x float64) goal       { return goal{bound: x} }
+func atLeast(x float64) goal      { return goal{bound: x, least: true} }
 func ratioAtMost(x float64) goal  { return goal{bound: x, ratio: true} }
 func ratioAtLeast(x float64) goal { return goal{bound: x, ratio: true, least: true} }
 

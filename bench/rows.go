@@ -85,8 +85,11 @@ func openDatabase(dsn string) (*bun.DB, error) {
 	return bun.NewDB(db, sqlitedialect.New()), nil
 }
 
-// fill makes the application's table, with n rows.
+// fill makes the application's table, with n rows, where it is absent.
 func fill(ctx context.Context, db *bun.DB, n int) error {
+	if _, err := db.NewSelect().Model((*Item)(nil)).Limit(1).Count(ctx); err == nil {
+		return nil
+	}
 	if _, err := db.NewCreateTable().Model((*Item)(nil)).Exec(ctx); err != nil {
 		return err
 	}

@@ -10,35 +10,66 @@ import (
 	"net/http"
 	_ "net/http/pprof"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
+	"slices"
 	"strconv"
 
 	"github.com/olahol/melody"
 
+	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/driver/bundriver"
 	"github.com/tidemark-sync/tidemark/server"
 	"github.com/tidemark-sync/tidemark/transport/socketio"
 )
 
-// child is the server's process: it prints its address and serves until its
-// input ends.
+// The kinds of processes that this program is besides.
+const (
+	scoped  = "serve"  // a server: DSN ROWS, and the address where it is over a database that has its rows
+	guided  = "guide"  // one that has the guide's protocol only
+	melodic = "melody" // melody alone
+	lone    = "device" // a client, see deviceProcess
+)
+
+func isChild(args []string) bool {
+	return len(args) > 1 && slices.Contains([]string{scoped, guided, melodic, lone}, args[1])
+}
+
+// child is a process of one of the kinds. A server prints its address and serves
+// until its input ends.
 func child(kind string, args []string) error {
 	ctx := context.Background()
+	stop, err := profiled(kind)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	if kind == lone {
+		return deviceProcess(ctx, args)
+	}
+	return serve(ctx, kind, args)
+}
+
+func serve(ctx context.Context, kind string, args []string) error {
 	mux := http.DefaultServeMux // which has /debug/pprof/
 	mux.HandleFunc("/memory", serveMemory)
 	end := func() error { return nil }
 	var err error
-	switch kind {
-	case "melody":
+	address := "127.0.0.1:0"
+	if kind == melodic {
 		serveMelody(mux)
-	default:
-		end, err = serveTidemark(ctx, mux, args[0], args[1])
+	} else {
+		if len(args) > 2 {
+			address = args[2]
+		}
+		end, err = serveTidemark(ctx, mux, kind, args[0], args[1])
 	}
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}
@@ -49,7 +80,7 @@ func child(kind string, args []string) error {
 }
 
 // serveTidemark is what a server's program does, as the README has it.
-func serveTidemark(ctx context.Context, mux *http.ServeMux, dsn, rows string) (end func() error, err error) {
+func serveTidemark(ctx context.Context, mux *http.ServeMux, kind, dsn, rows string) (end func() error, err error) {
 	n, err := strconv.Atoi(rows)
 	if err != nil {
 		return nil, err
@@ -61,7 +92,8 @@ func serveTidemark(ctx context.Context, mux *http.ServeMux, dsn, rows string) (e
 	if err := fill(ctx, db, n); err != nil {
 		return nil, err
 	}
-	driver, err := bundriver.New(ctx, db, []any{(*Item)(nil)}, &bundriver.Options{Prepare: true})
+	var driver tidemark.TxDriver
+	driver, err = bundriver.New(ctx, db, []any{(*Item)(nil)}, &bundriver.Options{Prepare: true})
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +102,9 @@ func serveTidemark(ctx context.Context, mux *http.ServeMux, dsn, rows string) (e
 	}
 	if _, err := db.ExecContext(ctx, "ANALYZE"); err != nil {
 		return nil, err
+	}
+	if kind == guided {
+		driver = struct{ tidemark.TxDriver }{driver} // without its log
 	}
 	srv, err := server.New(driver, nil)
 	if err != nil {
@@ -82,6 +117,28 @@ func serveTidemark(ctx context.Context, mux *http.ServeMux, dsn, rows string) (e
 	srv.Service("item").Publish(server.To("all"))
 	mux.Handle("/socket.io/", socketio.NewHandler(srv, nil))
 	return db.Close, nil
+}
+
+// profileTo names a directory, of the environment, in which each process leaves a CPU profile.
+const profileTo = "TIDEMARK_BENCH_PROFILE"
+
+// profiled begins the process's profile if one is asked for.
+func profiled(kind string) (stop func(), err error) {
+	dir := os.Getenv(profileTo)
+	if dir == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(filepath.Join(dir, fmt.Sprint(kind, "-", os.Getpid(), ".pprof")))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
 }
 
 // serveMelody is melody alone: what one client sends goes to all.
@@ -97,7 +154,7 @@ func serveMemory(w http.ResponseWriter, _ *http.Request) {
 	debug.FreeOSMemory()
 	var s runtime.MemStats
 	runtime.ReadMemStats(&s)
-	m := memory{Resident: statusOf("VmRSS:"), Peak: peak, Heap: int64(s.HeapAlloc), Stacks: int64(s.StackInuse)}
+	m := memory{Resident: statusOf("VmRSS:"), Peak: peak, Heap: int64(s.HeapAlloc), Stacks: int64(s.StackInuse), Goroutines: runtime.NumGoroutine()}
 	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // begins the peak anew
 	_ = json.NewEncoder(w).Encode(m)
 }

@@ -10,13 +10,12 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/tidemark-sync/tidemark"
-	"github.com/tidemark-sync/tidemark/transport/socketio"
 )
 
 // sync is W0: the guide's protocol.
 func (b *bench) sync(ctx context.Context) error {
 	for _, rows := range b.rows {
-		err := b.each(ctx, rows, func(engine string, s *process) error {
+		err := b.each(ctx, guided, rows, func(engine string, s *process) error {
 			for range b.n {
 				if err := b.syncOnce(ctx, engine, rows, s); err != nil {
 					return err
@@ -97,59 +96,7 @@ func (b *bench) syncFile(ctx context.Context, path string, s *process, rows int)
 	if took, err = d.synchronised(ctx); err != nil {
 		return 0, 0, err
 	}
-	all, err := d.items.FindWhere(ctx, nil)
-	if err == nil && len(all) != rows {
-		err = fmt.Errorf("%d rows arrived instead of %d", len(all), rows)
-	}
-	return took, d.bytes.Load(), err
-}
-
-// wire is a connection without a client: it hands on the answers.
-type wire struct {
-	tidemark.Conn
-	answers chan *tidemark.Message
-	closed  chan tidemark.CloseReason
-}
-
-func (w *wire) Receive(m *tidemark.Message) {
-	if m.Kind == tidemark.AnswerMessage {
-		w.answers <- m
-	}
-}
-
-func (w *wire) Closed(r tidemark.CloseReason) { w.closed <- r }
-
-func dialWire(ctx context.Context, s *process) (w *wire, err error) {
-	w = &wire{answers: make(chan *tidemark.Message, 100), closed: make(chan tidemark.CloseReason, 1)}
-	w.Conn, _, err = socketio.NewDialer("http://"+s.address, nil).Dial(ctx, tidemark.Hello{}, w)
-	return w, err
-}
-
-// ask sends a request; its answer comes on answers.
-func (w *wire) ask(service, action string, args ...any) error {
-	r := map[string]any{"name": service, "action": action, "args": args}
-	m, err := tidemark.NewEvent(tidemark.EventRequest, r)
-	if err != nil {
-		return err
-	}
-	return w.Send(m.NewCall(1))
-}
-
-// answer waits for one answer, which must be a result.
-func (w *wire) answer() error {
-	select {
-	case m := <-w.answers:
-		var a tidemark.Answer
-		if err := a.UnmarshalJSON(m.Args[0]); err != nil {
-			return err
-		}
-		if a.Err != nil {
-			return a.Err
-		}
-		return nil
-	case r := <-w.closed:
-		return fmt.Errorf("the connection ended: %s", r)
-	}
+	return took, d.bytes.Load(), d.holds(ctx, rows)
 }
 
 func syncAtWire(ctx context.Context, s *process) (time.Duration, error) {
@@ -159,10 +106,7 @@ func syncAtWire(ctx context.Context, s *process) (time.Duration, error) {
 	}
 	defer w.Close(tidemark.ClosedByClient)
 	began := time.Now()
-	if err := w.ask(tidemark.ServiceSync, tidemark.MethodSyncGo, "item", map[string]any{}, map[string]any{}); err != nil {
-		return 0, err
-	}
-	err = w.answer()
+	_, err = w.call(tidemark.ServiceSync, tidemark.MethodSyncGo, "item", map[string]any{}, map[string]any{})
 	return time.Since(began), err
 }
 
@@ -181,7 +125,7 @@ func (b *bench) creates(ctx context.Context, engine string, s *process) error {
 			if err := w.create(); err != nil {
 				return err
 			}
-			if err := w.answer(); err != nil {
+			if _, err := w.answer(); err != nil {
 				return err
 			}
 			latencies[i] = millis(time.Since(began))
@@ -195,7 +139,7 @@ func (b *bench) creates(ctx context.Context, engine string, s *process) error {
 				}
 			}
 			if i >= inFlight {
-				if err := w.answer(); err != nil {
+				if _, err := w.answer(); err != nil {
 					return err
 				}
 			}
