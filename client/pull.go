@@ -280,13 +280,14 @@ func (w *work) storePage(a *arrival) error {
 	if a.stale = !saved.continues(a.asked); a.stale {
 		return nil
 	}
-	if err := w.hearPage(a); err != nil {
+	filled, err := w.hearPage(a)
+	if err != nil {
 		return err
 	}
 	before := saved.progress
 	saved.Tag, saved.Pass = a.sub.tag, a.next
 	if a.last {
-		if a.asked.fresh() {
+		if a.asked.fresh() && !filled {
 			if err := w.dropUnseen(a.sub.scope.pred, a.asked.Number); err != nil {
 				return err
 			}
@@ -299,15 +300,16 @@ func (w *work) storePage(a *arrival) error {
 	return saved.save(w.tx, a.sub.id.entry())
 }
 
-// hearPage stores the rows of a page, and drops those that left.
-func (w *work) hearPage(a *arrival) error {
+// hearPage stores the rows of a page, and drops those that left. filled says that there was
+// no record of the model but those of the pass.
+func (w *work) hearPage(a *arrival) (filled bool, err error) {
 	model := a.sub.id.model
 	still, err := a.sub.blank.still(w, model)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if still && a.asked.fresh() && len(a.page.Gone) == 0 {
-		return w.fill(model, a.page.Rows, a.asked.Number)
+		return true, w.fill(model, a.page.Rows, a.asked.Number)
 	}
 	words := make([]word, 0, len(a.page.Rows)+len(a.page.Gone))
 	for _, t := range a.page.Rows {
@@ -316,7 +318,7 @@ func (w *work) hearPage(a *arrival) error {
 	for _, d := range a.page.Gone {
 		words = append(words, word{uid: d.UID, gone: d})
 	}
-	return w.hear(model, words, true)
+	return false, w.hear(model, words, true)
 }
 
 // fill stores rows of which no record can exist.
