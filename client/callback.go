@@ -96,8 +96,9 @@ func (l *list[K, F]) add(mu *sync.Mutex, k K, fn F) (cancel func()) {
 }
 
 // OnEvent calls fn with the result of each service event of that name that
-// arrives: events of custom services, and of models too. See Options.OnRejection
-// for how callbacks run.
+// arrives: events of custom services, and of models where the server speaks the guide's
+// protocol; in the second one changes of models come by the scopes, without events. See
+// Options.OnRejection for how callbacks run.
 func (c *Client) OnEvent(service, action string, fn func(result json.RawMessage)) (cancel func()) {
 	return c.handlers.events.add(&c.mu, eventName{service, action}, fn)
 }

@@ -11,8 +11,11 @@
 // the network. What an application sees of a row is always the server's last
 // known state with its own unconfirmed writes on top (see [tidemark.Rebase]).
 //
-// The client speaks the guide's protocol (sync.go, createWithMeta and their
-// events), so that it also works with a server in another language.
+// With a server that keeps a change log the client speaks the second protocol: what it
+// costs to come back, or to stay in step, follows what has changed and not what is held; a
+// connection that breaks, or a process that ends, begins nothing anew. Otherwise it speaks
+// the guide's (sync.go, createWithMeta and their events), so that it also works
+// with a server in another language. One store may meet both by turns.
 package client
 
 import (
@@ -54,7 +57,7 @@ type Options struct {
 	MaxMessage int
 	// ScopeAge is how long a scope that no Watch and no Register has asked for
 	// since the client was opened is still synchronised, counted from its last
-	// use. Defaults to 30 days.
+	// use, and how long it is known of a released one where its rows stand. Defaults to 30 days.
 	ScopeAge time.Duration
 
 	// Auth returns the payload for the server's authentication, a JSON object. It

@@ -153,6 +153,32 @@ func TestChangesBeforeTheAnswerToTheOpening(t *testing.T) {
 	})
 }
 
+// A row that was pushed before its scope was live, and deleted by another client before
+// it was, is on none of the scope's pages; it must not seem to be told of in the pass.
+func TestWritesAndSubscriptionsAreNotOnTheirWayTogether(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.scoped().open()
+		b.script.on(tidemark.MethodPush, nil)
+		subscribe := b.script.rules[tidemark.MethodSubscribe]
+		b.script.on(tidemark.MethodSubscribe, nil)
+		b.create("u", "mine")
+		push := b.script.next()
+		b.register(nil)
+		b.sent("sync.push")
+		push.give(&tidemark.PushAnswer{Now: T2, Verdicts: []tidemark.Verdict{{N: 1, Outcome: tidemark.Outcome{
+			Applied: true, Row: tidemark.Row(`{"uid":"u","label":"mine","score":null}`), Meta: tidemark.Meta{UID: "u", CreatedAt: T2}}}}})
+		joined := b.script.next()
+		b.create("v", "later")
+		b.sent("sync.subscribe")
+		subscribe(joined)
+		b.nextPull("", "").page("c1", "")
+		b.sees("later")
+		if c := b.script.next(); c.Action != tidemark.MethodPush {
+			t.Errorf("then came %s", c)
+		}
+	})
+}
+
 // followed is a bench whose scope was in step at cursor c1, with rows, and that is connected anew.
 func (b *bench) followed(rows ...tidemark.RowMeta) *bench {
 	b.scoped().open()

@@ -225,7 +225,7 @@ func (m *Model[T]) Reset(ctx context.Context, opts *ResetOptions) error {
 
 // Evict removes from the device the rows that where selects, but for those that
 // a scope selects and those with pending writes, and returns how many it removed.
-// It deletes nothing on the server.
+// It deletes nothing on the server: a later Watch or Register that selects them brings them back.
 func (m *Model[T]) Evict(ctx context.Context, where tidemark.Where) (int, error) {
 	p, err := where.Compile(m.schema)
 	if err != nil {

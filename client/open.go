@@ -249,8 +249,9 @@ func (s *session) subscribe(ctx context.Context, joining []*subscription) error 
 	if err != nil {
 		return err
 	}
+	s.subscribing = true
 	s.joining, err = s.send(ctx, syncCall(tidemark.MethodSubscribe, raw), func(ctx context.Context, a tidemark.Answer, err error) error {
-		s.joining = nil
+		s.joining, s.subscribing = nil, false
 		if err == nil && a.Err != nil {
 			err = a.Err
 		}

@@ -27,11 +27,13 @@ type session struct {
 	events []incoming         // service events of models, not yet applied
 
 	// In the second.
-	subs    map[scopeID]*subscription
-	joining *flight // a subscribe or unsubscribe whose answer is awaited, nil for none
-	heard   []heard // changes that are not yet stored,
-	weight  int     // about how many bytes they have,
-	cursor  string  // and the cursor to store with them, "" for none
+	subs        map[scopeID]*subscription
+	joining     *flight // a subscribe or unsubscribe whose answer is awaited, nil for none
+	subscribing bool    // it is a subscribe
+	entering    bool    // scopes are being subscribed to, or will be: nothing is pushed meanwhile
+	heard       []heard // changes that are not yet stored,
+	weight      int     // about how many bytes they have,
+	cursor      string  // and the cursor to store with them, "" for none
 }
 
 func newSession(c *Client, l *link) *session {
@@ -99,18 +101,20 @@ func (s *session) step(ctx context.Context) error {
 	if !s.ready {
 		return s.open(ctx)
 	}
-	if err := s.pushNext(ctx); err != nil {
-		return err
+	if s.opened != nil {
+		if err := s.follow(ctx); err != nil {
+			return err
+		}
 	}
-	var err error
-	switch {
-	case s.opened != nil:
-		err = s.follow(ctx)
-	case s.pushing.paused:
-		err = s.syncNext(ctx)
+	if !s.entering {
+		if err := s.pushNext(ctx); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	if s.opened == nil && s.pushing.paused {
+		if err := s.syncNext(ctx); err != nil {
+			return err
+		}
 	}
 	s.c.settleSyncs()
 	s.steady = s.c.wellNow() || s.steady
