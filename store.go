@@ -135,6 +135,10 @@ type StoreTx interface {
 	// limit 0 means all.
 	Outbox(after int64, limit int) ([]Mutation, error)
 
+	// Queued returns how many mutations are in the outbox, without reading them, and the
+	// highest number that was ever given, 0 for none.
+	Queued() (count int, highest int64, err error)
+
 	// Pending returns the mutations of the given rows, by number.
 	Pending(model string, uids []string) ([]Mutation, error)
 

@@ -166,6 +166,13 @@ func (t *tx) Outbox(after int64, limit int) ([]tidemark.Mutation, error) {
 	return ms, t.check(false)
 }
 
+func (t *tx) Queued() (count int, highest int64, err error) {
+	for range t.state.outbox.all() {
+		count++
+	}
+	return count, t.state.last, t.check(false)
+}
+
 func (t *tx) Pending(model string, uids []string) ([]tidemark.Mutation, error) {
 	var ns []int64
 	for _, uid := range uids {

@@ -16,6 +16,7 @@ const (
 	selectLoose     = "SELECT n FROM tidemark_mutations WHERE loose = 1 AND model = ?2 AND uid IN (SELECT value FROM json_each(?1))"
 	insertMutation  = "INSERT INTO tidemark_mutations (model, uid, op, data, stamp, unit, loose) VALUES (?, ?, ?, ?, ?, ?, 0)"
 	amendMutation   = "UPDATE tidemark_mutations SET stamp = ?, unit = ? WHERE n = ? AND op <> 0"
+	countMutations  = "SELECT count(*), (SELECT coalesce(max(n), 0) FROM tidemark_mutations) FROM tidemark_mutations WHERE op <> 0"
 	selectRows      = "SELECT n, model, uid FROM tidemark_mutations WHERE op <> 0 AND loose = 0 AND n IN (SELECT value FROM json_each(?))"
 	blankHighest    = `UPDATE tidemark_mutations SET model = '', uid = '', op = 0, data = NULL, loose = 0
 		WHERE n = (SELECT max(n) FROM tidemark_mutations) AND n IN (SELECT value FROM json_each(?))`
@@ -50,6 +51,14 @@ func (t *tx) Outbox(after int64, limit int) ([]tidemark.Mutation, error) {
 	}
 	ms, err := t.mutations("n > ? ORDER BY n LIMIT ?", after, int64(limit))
 	return ms, t.seal(err)
+}
+
+func (t *tx) Queued() (count int, highest int64, err error) {
+	if err := t.check(false); err != nil {
+		return 0, 0, err
+	}
+	err = t.query(func(r *sql.Rows) error { return r.Scan(&count, &highest) }, countMutations)
+	return count, highest, err
 }
 
 func (t *tx) Pending(name string, uids []string) (ms []tidemark.Mutation, err error) {

@@ -98,6 +98,38 @@ var outboxRules = []Rule{
 				t.fatalf("amended again: %+v", got)
 			}
 		}},
+	{Name: "outbox/queued", Says: "Queued counts the mutations in the outbox, and tells the highest number that was ever given", reopen: true,
+		check: func(t *T) {
+			want := func(count int, highest int64) {
+				t.must(t.store.View(t.Context(), func(tx tidemark.StoreTx) error {
+					if c, h, err := tx.Queued(); err != nil || c != count || h != highest {
+						t.fatalf("%d of at most %d (%v), want %d, %d", c, h, err, count, highest)
+					}
+					return nil
+				}))
+			}
+			want(0, 0)
+			t.enqueue(mutation("a"), mutation("b"), mutation("c"))
+			want(3, 3)
+			t.dequeue(2)
+			want(2, 3)
+			t.dequeue(3)
+			want(1, 3)
+			t.must(t.store.Update(t.Context(), func(tx tidemark.StoreTx) error {
+				t.must(tx.Enqueue([]tidemark.Mutation{mutation("d")}))
+				if c, h, err := tx.Queued(); err != nil || c != 2 || h != 4 {
+					t.fatalf("in the transaction: %d of at most %d (%v), want 2, 4", c, h, err)
+				}
+				return nil
+			}))
+			t.dequeue(1)
+			t.dequeue(4)
+			want(0, 4)
+			t.reopen()
+			want(0, 4)
+			t.enqueue(mutation("e"))
+			want(1, 5)
+		}},
 	{Name: "outbox/numbers are never reused", Says: "a number is given once, though the highest was removed",
 		check: func(t *T) {
 			t.enqueue(mutation("a"), mutation("a"))

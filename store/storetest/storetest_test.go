@@ -132,6 +132,7 @@ type (
 	keepsSettled struct{ tidemark.StoreTx } // Dequeue removes the first number only
 	forgetsSeen  struct{ tidemark.StoreTx } // Put does not keep Seen
 	losesUnit    struct{ tidemark.StoreTx } // Enqueue does not keep Unit
+	countsGiven  struct{ tidemark.StoreTx } // Queued counts the numbers that were given
 	seenTooLate  struct{ tidemark.StoreTx } // Unseen takes the pass itself too
 	amendsFirst  struct{ tidemark.StoreTx } // Amend amends the first mutation only
 	amendsStamp  struct{ tidemark.StoreTx } // Amend leaves the Unit
@@ -208,6 +209,11 @@ func (x losesUnit) Enqueue(ms []tidemark.Mutation) error {
 	return err
 }
 
+func (x countsGiven) Queued() (int, int64, error) {
+	_, highest, err := x.StoreTx.Queued()
+	return int(highest), highest, err
+}
+
 func (x seenTooLate) Unseen(p *tidemark.Predicate, pass int64) ([]string, error) {
 	return x.StoreTx.Unseen(p, pass+1)
 }
@@ -250,7 +256,8 @@ func TestTheSuiteFindsWhatIsBroken(t *testing.T) {
 			[]string{"outbox/dequeue", "outbox/many", "outbox/in any order"}},
 		"seen lost": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return forgetsSeen{x} }),
 			[]string{"records/put comes back whole", "find/what Match selects", "find/unseen"}},
-		"unit lost": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return losesUnit{x} }), []string{"outbox/whole"}},
+		"counts what was given": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return countsGiven{x} }), []string{"outbox/queued"}},
+		"unit lost":             {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return losesUnit{x} }), []string{"outbox/whole"}},
 		"unseen takes the pass": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return seenTooLate{x} }),
 			[]string{"find/what Match selects", "find/unseen"}},
 		"amends one": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return amendsFirst{x} }), []string{"outbox/many"}},

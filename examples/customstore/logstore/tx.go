@@ -133,6 +133,10 @@ func (t *tx) Outbox(after int64, limit int) ([]tidemark.Mutation, error) {
 	return t.queued(limit, func(m *tidemark.Mutation) bool { return m.N > after })
 }
 
+func (t *tx) Queued() (count int, highest int64, err error) {
+	return len(t.state.outbox), t.state.last, t.check(false)
+}
+
 func (t *tx) Pending(model string, uids []string) ([]tidemark.Mutation, error) {
 	wanted := make(map[string]bool, len(uids))
 	for _, uid := range uids {
