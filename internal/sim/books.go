@@ -18,7 +18,9 @@ type books struct {
 	version map[string]int // by token, the how manieth write of its row it was
 	count   map[string]int // by uid, how many writes were applied
 	seen    map[string]int // by token, how often it was decided
-	refused map[string]int // by token, how often its device was told that it was refused
+	told    map[string]int // by token, how often its device was told that it lost
+	refused map[string]int // by token, how often because it was refused
+	units   [][2]string    // tokens of writes that are applied or rejected together
 	broken  error          // the first promise that was seen broken
 
 	// repeats are the devices of which a write may be applied twice: they speak the guide's
@@ -34,7 +36,7 @@ type written struct {
 }
 
 func newBooks() *books {
-	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, refused: map[string]int{}, repeats: map[string]bool{}}
+	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, repeats: map[string]bool{}}
 }
 
 // versionOf returns the how manieth applied write of its row the token stands for, 0 for none.
@@ -59,11 +61,21 @@ func (b *books) acknowledge(w written) {
 	b.order = append(b.order, w.token)
 }
 
-// rejected notes that a device was told of a rejection.
-func (b *books) rejected(token string) {
+// unit notes that two writes belong together.
+func (b *books) unit(tokens [2]string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.refused[token]++
+	b.units = append(b.units, tokens)
+}
+
+// rejected notes that a device was told of a rejection.
+func (b *books) rejected(token string, refused bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.told[token]++
+	if refused {
+		b.refused[token]++
+	}
 }
 
 // breach notes that a promise was broken; the first counts.

@@ -18,6 +18,8 @@ func (w *world) check(ctx context.Context) error {
 	}{
 		{"convergence", (*world).agreed},
 		{"nothing acknowledged is lost", (*world).nothingLost},
+		{"units", (*world).unitsWhole},
+		{"order", (*world).newestStands},
 		{"store integrity", (*world).storesSound},
 	} {
 		if err := c.check(w, ctx); err != nil {
@@ -44,7 +46,11 @@ func (w *world) agreed(ctx context.Context) error {
 // converged: what a device shows of its scopes is what the server has of them.
 func (w *world) converged(ctx context.Context) error {
 	for _, d := range w.devices {
-		for _, where := range d.scopes {
+		scopes := d.scopes
+		if d.extra != nil {
+			scopes = append(slices.Clip(scopes), d.extraWhere)
+		}
+		for _, where := range scopes {
 			want, err := w.host.rows(ctx, "item", where)
 			if err != nil {
 				return err
@@ -82,8 +88,36 @@ func (w *world) nothingLost(ctx context.Context) error {
 		}
 	}
 	for _, token := range w.books.order {
-		if w.books.seen[token] == 0 && w.books.refused[token] == 0 && !listed[token] {
+		if w.books.seen[token] == 0 && w.books.told[token] == 0 && !listed[token] {
 			return fmt.Errorf("%s was never decided: %+v", token, *w.books.writes[token])
+		}
+	}
+	return nil
+}
+
+// unitsWhole: no write of a unit was applied of which another one was refused.
+func (w *world) unitsWhole(context.Context) error {
+	b := w.books
+	for _, u := range b.units {
+		for i := range u {
+			if b.refused[u[i]] > 0 && b.applied[u[1-i]] > 0 {
+				return fmt.Errorf("%s was refused, and %s of its unit was applied", u[i], u[1-i])
+			}
+		}
+	}
+	return nil
+}
+
+// newestStands: each row is as the last write that was applied to it made it.
+func (w *world) newestStands(ctx context.Context) error {
+	rows, err := w.host.rows(ctx, "item", nil)
+	if err != nil {
+		return err
+	}
+	for uid, row := range rows {
+		token := tokenOf(&tidemark.Mutation{Data: row})
+		if v, last := w.books.version[token], w.books.count[uid]; v != last {
+			return fmt.Errorf("row %s stands at version %d (%s) of %d", uid, v, token, last)
 		}
 	}
 	return nil
@@ -115,6 +149,7 @@ func (w *world) storesSound(ctx context.Context) error {
 // selects, by a page or a change. Verdicts are about its own writes, wherever they went. Devices
 // of the guide's protocol hear of everything in their channels.
 func (w *world) inspect(s *stream) {
+	w.count(s.first())
 	for _, d := range w.devices {
 		if d.old || d.allowed == nil || !strings.HasPrefix(s.name, d.name+"#") || !strings.HasSuffix(s.name, "<") {
 			continue
@@ -127,6 +162,15 @@ func (w *world) inspect(s *stream) {
 			if !d.allowed[list] && bytes.Contains(chunk, []byte(canary(list))) {
 				w.books.breach("nothing outside a session's scopes", "%s is sent a row of %s: %q", d.name, list, chunk)
 			}
+		}
+	}
+}
+
+// count counts what a packet has.
+func (w *world) count(chunk []byte) {
+	for text, n := range map[string]*int{`"blocks":`: &w.counts.Pages, tidemark.EventChanges: &w.counts.Changes, `"verdicts":`: &w.counts.Verdicts, tidemark.EventService: &w.counts.Events} {
+		if bytes.Contains(chunk, []byte(text)) {
+			*n++
 		}
 	}
 }

@@ -34,27 +34,29 @@ type item struct {
 
 // device is a machine with a client. Its file outlives the client's processes.
 type device struct {
-	w       *world
-	name    string
-	rng     *rand.Rand    // of the scheduler
-	dice    *rand.Rand    // of the client's engine
-	old     bool          // it speaks the guide's protocol only
-	offset  time.Duration // of its clock
-	scopes  []tidemark.Where
-	db      *sql.DB
-	store   tidemark.Store
-	file    *file
-	client  *client.Client
-	lists   *client.Model[list]
-	items   *client.Model[item]
-	wants   bool // the scheduler should crash it
-	frozen  bool // it reads nothing
-	writes  int
-	allowed map[string]bool // the lists that its scopes select; nil for all
-	mu      sync.Mutex      // protects shown
-	shown   map[string]int  // by uid, the newest version that a Watch has yielded
-	watches sync.WaitGroup
-	unwatch context.CancelFunc
+	w          *world
+	name       string
+	rng        *rand.Rand    // of the scheduler
+	dice       *rand.Rand    // of the client's engine
+	old        bool          // it speaks the guide's protocol only
+	offset     time.Duration // of its clock
+	scopes     []tidemark.Where
+	db         *sql.DB
+	store      tidemark.Store
+	file       *file
+	client     *client.Client
+	lists      *client.Model[list]
+	items      *client.Model[item]
+	wants      bool // the scheduler should crash it
+	frozen     bool // it reads nothing
+	writes     int
+	allowed    map[string]bool // the lists that its scopes select; nil for all
+	mu         sync.Mutex      // protects shown
+	shown      map[string]int  // by uid, the newest version that a Watch has yielded
+	watches    sync.WaitGroup
+	unwatch    context.CancelFunc
+	extra      *client.Scope // a scope that comes and goes; nil for none
+	extraWhere tidemark.Where
 }
 
 func newDevice(w *world, n int) (*device, error) {
@@ -107,7 +109,7 @@ func (d *device) boot(ctx context.Context) error {
 	dialer := d.dialer()
 	d.client, err = client.Open(ctx, d.file, dialer, &client.Options{
 		Now: d.now, Rand: d.dice.Float64, MaxBackoff: 10 * time.Second, CallTimeout: 10 * time.Second,
-		OnRejection: func(r client.Rejection) { d.w.books.rejected(tokenOf(&r.Mutation)) },
+		OnRejection: func(r client.Rejection) { d.w.books.rejected(tokenOf(&r.Mutation), r.Kind == client.Rejected) },
 	})
 	if err != nil {
 		return err
@@ -171,7 +173,7 @@ func (d *device) halt() {
 	_ = d.client.Close()
 	d.watches.Wait()
 	_ = d.store.Close()
-	d.client, d.wants = nil, false
+	d.client, d.wants, d.extra = nil, false, nil
 }
 
 func (d *device) crash() {
@@ -202,7 +204,9 @@ func (d *device) edit(ctx context.Context) string {
 		}
 		return &visible[d.rng.IntN(len(visible))]
 	}
-	switch k := d.rng.IntN(10); {
+	switch k := d.rng.IntN(12); {
+	case k >= 10 && len(visible) > 0:
+		return d.unit(ctx, pick().UID)
 	case k < 3 || len(visible) == 0:
 		return d.create(ctx)
 	case k < 5 && len(visible) > 0:
@@ -232,6 +236,34 @@ func (d *device) create(ctx context.Context) string {
 	d.w.known(row.UID)
 	d.readBack(ctx, row.UID, token)
 	return "created " + d.w.short(row.UID) + " as " + token
+}
+
+// unit creates a row and updates another one, together.
+func (d *device) unit(ctx context.Context, uid string) string {
+	tokens := [2]string{d.token(), d.token()}
+	of := d.listID()
+	var created item
+	err := d.client.Tx(ctx, func(tx *client.Tx) (err error) {
+		if created, err = d.items.CreateTx(tx, item{ListID: of, Note: tokens[0], Score: d.score(), Canary: canary(of)}); err != nil {
+			return err
+		}
+		_, err = d.items.UpdateTx(tx, uid, client.Patch{"note": tokens[1], "score": d.score()})
+		return err
+	})
+	if err != nil {
+		if _, found := d.items.FindByUID(ctx, created.UID); created.UID != "" && found == nil {
+			d.w.books.breach("units", "%s: a unit failed, and its row %s is there", d.name, created.UID)
+		}
+		return d.failed("unit", err)
+	}
+	for i, row := range []string{created.UID, uid} {
+		d.w.books.acknowledge(written{token: tokens[i], device: d.name, uid: row, op: tidemark.Update})
+		d.readBack(ctx, row, tokens[i])
+	}
+	if !d.old {
+		d.w.books.unit(tokens)
+	}
+	return fmt.Sprintf("made a unit of %s as %s and %s as %s", d.w.short(created.UID), tokens[0], d.w.short(uid), tokens[1])
 }
 
 func (d *device) update(ctx context.Context, uid string) string {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -33,6 +34,9 @@ var stimuli = []stimulus{
 	{"freeze", 1, (*world).freeze},
 	{"clock", 1, (*world).clock},
 	{"retry", 1, (*world).retry},
+	{"scope", 2, (*world).changeScope},
+	{"evict", 1, (*world).evict},
+	{"purge", 1, (*world).purge},
 }
 
 // step does one thing, by the dice. What is down comes up again soon, and what has been
@@ -257,4 +261,53 @@ func (w *world) retry(ctx context.Context) string {
 		return fmt.Sprint(d.name, " discards ", d.client.Discard(ctx, r.ID))
 	}
 	return fmt.Sprint(d.name, " keeps ", r.Kind)
+}
+
+// changeScope has a device ask for something more, or release that.
+func (w *world) changeScope(ctx context.Context) string {
+	d := w.device()
+	if d.client == nil {
+		return "is down"
+	}
+	if d.extra != nil {
+		d.extra.Release()
+		where := d.extraWhere
+		d.extra = nil
+		return fmt.Sprint(d.name, " releases ", where)
+	}
+	wheres := []tidemark.Where{{"list_id": w.lists[2]}, {"score": tidemark.Range{LT: 3}}, {"note": "s-1"}, {"list_id": w.lists[1], "score": 4}}
+	d.extraWhere = wheres[w.rng.IntN(len(wheres))]
+	var err error
+	if d.extra, err = d.items.Register(ctx, d.extraWhere); err != nil {
+		d.extra = nil
+		return d.failed("register", err)
+	}
+	d.allowed = nil // it may see other lists from now on
+	return fmt.Sprint(d.name, " asks for ", d.extraWhere)
+}
+
+func (w *world) evict(ctx context.Context) string {
+	d := w.device()
+	if d.client == nil {
+		return "is down"
+	}
+	if w.rng.IntN(4) == 0 {
+		err := d.items.Reset(ctx, nil)
+		if errors.Is(err, tidemark.ErrPending) {
+			return d.name + " has writes pending"
+		}
+		return fmt.Sprint(d.name, " resets ", err)
+	}
+	n, err := d.items.Evict(ctx, tidemark.Where{"score": tidemark.Range{LT: w.rng.IntN(10)}})
+	return fmt.Sprint(d.name, " evicts ", n, " ", err)
+}
+
+// purge makes the server forget what was long ago: clients with an older cursor begin anew.
+func (w *world) purge(ctx context.Context) string {
+	log, ok := tidemark.Driver(w.host.driver).(tidemark.LogDriver)
+	if !ok {
+		return "no log"
+	}
+	n, err := log.Purge(ctx, time.Now().Add(-time.Duration(w.rng.IntN(20))*time.Second))
+	return fmt.Sprint(n, " ", err)
 }

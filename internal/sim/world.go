@@ -34,6 +34,7 @@ type Config struct {
 // Counters are what happened in a run.
 type Counters struct {
 	Steps, Packets, Writes, Cuts, DeviceCrashes, ServerCrashes, Faults int
+	Pages, Changes, Verdicts, Events                                   int           // packets that have some
 	Healing                                                            time.Duration // virtual time until all was well
 }
 
@@ -46,6 +47,10 @@ func (c *Counters) Add(o Counters) {
 	c.DeviceCrashes += o.DeviceCrashes
 	c.ServerCrashes += o.ServerCrashes
 	c.Faults += o.Faults
+	c.Pages += o.Pages
+	c.Changes += o.Changes
+	c.Verdicts += o.Verdicts
+	c.Events += o.Events
 	c.Healing = max(c.Healing, o.Healing)
 }
 
