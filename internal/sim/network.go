@@ -71,6 +71,13 @@ func (n *network) dial(ctx context.Context, owner string) (net.Conn, error) {
 	return &conn{in: down, out: up, name: owner}, nil
 }
 
+// refuses reports whether connections cannot be made.
+func (n *network) refuses() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.refusing
+}
+
 // waiting returns the streams on which something can be delivered.
 func (n *network) waiting(frozen func(*stream) bool) []*stream {
 	n.mu.Lock()

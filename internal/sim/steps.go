@@ -52,6 +52,22 @@ func (w *world) step(ctx context.Context) {
 			return
 		}
 	}
+	if w.net.refuses() && w.rng.IntN(12) == 0 {
+		w.note("network: %s", w.network(ctx))
+		return
+	}
+	for _, d := range w.devices {
+		if d.frozen && w.rng.IntN(20) == 0 {
+			d.frozen = false
+			w.note("%s reads again", d.name)
+			return
+		}
+		if d.client != nil && d.client.Status().State == client.Offline && w.rng.IntN(20) == 0 {
+			d.client.GoOnline()
+			w.note("%s goes online", d.name)
+			return
+		}
+	}
 	total := 0
 	for _, s := range stimuli {
 		total += s.weight
