@@ -23,9 +23,9 @@ type books struct {
 	units   [][2]string    // tokens of writes that are applied or rejected together
 	broken  error          // the first promise that was seen broken
 
-	// repeats are the devices of which a write may be applied twice: they speak the guide's
-	// protocol, in which a write has no name but its stamp, and had a clock so far ahead that the
-	// server gives it another stamp each time.
+	// repeats are the devices of which a write may be applied twice: their clock was so far ahead
+	// that the server gives a write another stamp each time, and they speak the guide's protocol, in
+	// which a write has no name but its stamp, or the server forgot their verdicts.
 	repeats map[string]bool
 }
 
