@@ -108,7 +108,7 @@ func (d *device) boot(ctx context.Context) error {
 	d.wants = false
 	dialer := d.dialer()
 	d.client, err = client.Open(ctx, d.file, dialer, &client.Options{
-		Now: d.now, Rand: d.dice.Float64, MaxBackoff: 10 * time.Second, CallTimeout: 10 * time.Second,
+		Now: d.now, Rand: d.dice.Float64, MaxBackoff: 10 * time.Second, CallTimeout: 9973 * time.Millisecond,
 		OnRejection: func(r client.Rejection) { d.w.books.rejected(tokenOf(&r.Mutation), r.Kind == client.Rejected) },
 	})
 	if err != nil {
@@ -189,6 +189,10 @@ func (d *device) token() string {
 	return fmt.Sprintf("%s-%d", d.name, d.writes)
 }
 
+// uid returns the name of a new row. It is not left to chance: of what is random in the bubble
+// it depends on which goroutine comes first.
+func (d *device) uid() string { return fmt.Sprintf("row-%s-%03d", d.name, d.writes) }
+
 // edit makes one local write, and checks at once that it can be read.
 func (d *device) edit(ctx context.Context) string {
 	if d.client == nil {
@@ -228,7 +232,7 @@ func (d *device) score() int64 {
 
 func (d *device) create(ctx context.Context) string {
 	token, of := d.token(), d.listID()
-	row, err := d.items.Create(ctx, item{ListID: of, Note: token, Score: d.score(), Canary: canary(of)})
+	row, err := d.items.Create(ctx, item{UID: d.uid(), ListID: of, Note: token, Score: d.score(), Canary: canary(of)})
 	if err != nil {
 		return d.failed("create", err)
 	}
@@ -241,10 +245,10 @@ func (d *device) create(ctx context.Context) string {
 // unit creates a row and updates another one, together.
 func (d *device) unit(ctx context.Context, uid string) string {
 	tokens := [2]string{d.token(), d.token()}
-	of := d.listID()
+	of, uidOfNew := d.listID(), d.uid()
 	var created item
 	err := d.client.Tx(ctx, func(tx *client.Tx) (err error) {
-		if created, err = d.items.CreateTx(tx, item{ListID: of, Note: tokens[0], Score: d.score(), Canary: canary(of)}); err != nil {
+		if created, err = d.items.CreateTx(tx, item{UID: uidOfNew, ListID: of, Note: tokens[0], Score: d.score(), Canary: canary(of)}); err != nil {
 			return err
 		}
 		_, err = d.items.UpdateTx(tx, uid, client.Patch{"note": tokens[1], "score": d.score()})

@@ -104,7 +104,9 @@ func (h *host) start(ctx context.Context) error {
 	})
 	p.server.Service("list").Publish(server.To("all"))
 	p.server.Service("item").Publish(server.To("all"))
-	p.handler = socketio.NewHandler(p.server, &socketio.Options{PingInterval: 5 * time.Second, PingTimeout: 5 * time.Second})
+	p.handler = socketio.NewHandler(p.server, &socketio.Options{
+		PingInterval: 5003 * time.Millisecond, PingTimeout: 5011 * time.Millisecond, ConnectTimeout: 4999 * time.Millisecond, // no two end at one instant
+	})
 	p.web = &http.Server{Handler: p.handler}
 	go func() {
 		defer close(p.served)
