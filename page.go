@@ -238,16 +238,17 @@ func (r *blockReader) field(i int, v []byte) error {
 	if name == "uid" {
 		r.uid = i
 	}
-	for _, k := range r.keys {
-		if bytes.Equal(k[1:len(k)-1], v) {
-			return NewError(CodeInvalidData, "a field stands twice")
-		}
-	}
-	k := []byte{',', 0}
+	k := []byte{','}
 	if i == 0 {
 		k[0] = '{'
 	}
-	r.keys = append(r.keys, append(append(k[:1], AppendString(nil, name)...), ':'))
+	k = append(AppendString(k, name), ':')
+	for _, other := range r.keys {
+		if bytes.Equal(other[1:], k[1:]) { // v may spell the name otherwise
+			return NewError(CodeInvalidData, "a field stands twice")
+		}
+	}
+	r.keys = append(r.keys, k)
 	return nil
 }
 
