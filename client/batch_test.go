@@ -621,19 +621,22 @@ func TestWriteThatIsTooLargeIsRejectedHereAndTheOthersGoOn(t *testing.T) {
 				tc.set(p)
 				p.offline().queue(10)
 				p.create("u011", strings.Repeat("x", 6000))
-				for i := range 10 {
-					p.create(fmt.Sprintf("u1%02d", i), "after")
+				for i := range 300 {
+					p.create(fmt.Sprintf("u1%03d", i), "after")
 				}
 				p.client.GoOnline()
 				p.pending(0)
 				p.rejections(client.Rejected)
-				p.once(20)
-				if got := labels(t, p.db); len(got) != 20 {
+				p.once(310)
+				if got := labels(t, p.db); len(got) != 310 {
 					t.Errorf("the server has %d rows", len(got))
+				}
+				if n := len(p.numbers()); n > 40 {
+					t.Errorf("batches stay small: there were %d", n)
 				}
 				p.create("v", "later")
 				p.pending(0)
-				p.once(21)
+				p.once(311)
 				p.state(client.Synced)
 			})
 		})

@@ -189,18 +189,12 @@ const (
 // recall reads from the store what the client keeps in memory: counters, the
 // clock, the last date of disconnection. Scopes wait for their model's schema.
 func (c *Client) recall(tx tidemark.StoreTx) error {
-	for after := int64(0); ; {
-		ms, err := tx.Outbox(after, 1000)
-		if err != nil {
-			return err
-		}
-		if len(ms) == 0 {
-			c.highest.Store(after)
-			break
-		}
-		after = ms[len(ms)-1].N
-		c.pending.Add(int64(len(ms)))
+	queued, highest, err := tx.Queued()
+	if err != nil {
+		return err
 	}
+	c.pending.Store(int64(queued))
+	c.highest.Store(highest)
 	rejections, err := tx.Entries(keyRejections)
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 
 	"github.com/google/uuid"
 
@@ -70,28 +69,13 @@ func (s *session) met(ctx context.Context, a *tidemark.OpenAnswer) error {
 	if b.known <= s.c.highest.Load() {
 		return nil
 	}
-	given, err := s.c.given(ctx)
+	var given int64 // perhaps by another process on the same store
+	err := s.c.store.View(ctx, func(tx tidemark.StoreTx) (err error) {
+		_, given, err = tx.Queued()
+		return err
+	})
 	if err == nil && b.known > given {
 		err = s.rename(ctx, "the server has decided more than this file ever queued: it is an older copy")
 	}
 	return err
-}
-
-var errTaken = errors.New("a number was taken back")
-
-// given returns the highest number that was ever given in this store's outbox. The store
-// tells numbers only by giving them: it gives one, and the transaction is undone.
-func (c *Client) given(ctx context.Context) (n int64, err error) {
-	err = c.store.Update(ctx, func(tx tidemark.StoreTx) error {
-		probe := []tidemark.Mutation{{Model: keyClient, UID: keyClient, Op: tidemark.Delete, Stamp: 1}}
-		if err := tx.Enqueue(probe); err != nil {
-			return err
-		}
-		n = probe[0].N - 1
-		return errTaken
-	})
-	if errors.Is(err, errTaken) {
-		err = nil
-	}
-	return n, err
 }

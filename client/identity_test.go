@@ -138,7 +138,7 @@ func TestDiscardedWritesLeaveAHoleThatNothingFallsInto(t *testing.T) {
 }
 
 // realServer is a server over db, outside any bubble.
-func realServer(t *testing.T, db *drivermemory.Driver) *pipe.Pipe {
+func realServer(t testing.TB, db *drivermemory.Driver) *pipe.Pipe {
 	t.Helper()
 	srv, err := server.New(db, nil)
 	if err != nil {
