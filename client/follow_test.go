@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -391,13 +392,13 @@ func (b *bench) equals(w *world, where tidemark.Where) {
 // mortal is a store whose process dies after so many transactions.
 type mortal struct {
 	*memory.Store
-	left int
+	left atomic.Int64
 	heir *memory.Store
 }
 
 func (m *mortal) Update(ctx context.Context, fn func(tidemark.StoreTx) error) error {
 	err := m.Store.Update(ctx, fn)
-	if m.left--; m.left == 0 && err == nil {
+	if m.left.Add(-1) == 0 && err == nil {
 		m.heir = m.Store.Reopen()
 	}
 	return err
@@ -408,7 +409,8 @@ func TestProcessThatDiesAfterAnyTransactionGoesOn(t *testing.T) {
 		t.Run(fmt.Sprint(lives), func(t *testing.T) {
 			inSecondWorld(t, small, func(t *testing.T, w *world) {
 				want := w.fill(25)
-				m := &mortal{Store: memory.New(), left: lives}
+				m := &mortal{Store: memory.New()}
+				m.left.Store(int64(lives))
 				p := &tap{w: w}
 				if c, err := client.Open(t.Context(), m, dialerFunc(p.dial), nil); err == nil {
 					if items, err := client.NewModel[Item](t.Context(), c, "item", nil); err == nil {

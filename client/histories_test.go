@@ -149,7 +149,8 @@ func (p *play) act() {
 			w.restart()
 		}
 	case 23:
-		go func() { _ = d.client.Sync(ctx) }()
+		c := d.client
+		go func() { _ = c.Sync(ctx) }()
 	}
 }
 
