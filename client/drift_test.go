@@ -244,6 +244,48 @@ func TestLoweredClockStaysLoweredAfterARestart(t *testing.T) {
 	})
 }
 
+// A base may itself be ahead, by less than the server tolerates or by more: what was written on
+// top of it stays on top, and what has lost against it is not made to win.
+func TestRestampedWriteStandsToItsBaseAsBefore(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		ahead time.Duration // of the base
+		want  string
+	}{{"the write is newer", 30 * time.Second, "mine"}, {"the write has lost", time.Hour, "theirs"}} {
+		t.Run(tc.name, func(t *testing.T) {
+			inBatches(t, func(t *testing.T, p *peer) {
+				p.opts.Now = func() time.Time { return time.Now().Add(10 * time.Minute) }
+				p.hold(live("u", "old", T0))
+				p.offline().update("u", "mine")
+				theirs := live("u", "theirs", tidemark.StampOf(time.Now().Add(tc.ahead)))
+				p.db.Put("item", theirs.Row, theirs.Meta)
+				stamp := p.outbox()[0].Stamp
+				err := p.store.Update(t.Context(), func(tx tidemark.StoreTx) error {
+					recs, err := tx.Records("item", []string{"u"})
+					if err != nil {
+						return err
+					}
+					r := &recs[0]
+					r.Base, r.Meta = theirs.Row, theirs.Meta
+					r.Row, _ = tidemark.Rebase(r.Base, r.Meta, p.outbox())
+					return tx.Put("item", recs)
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.sees(tc.want)
+				p.client.GoOnline()
+				p.pending(0)
+				p.sees(tc.want)
+				p.has(tc.want)
+				if got := p.batches[0].Mutations[0].Stamp; got > stamp {
+					t.Errorf("the stamp was raised from %v to %v", stamp, got)
+				}
+			})
+		})
+	}
+}
+
 // The clock is wrong, and the connection ends at the answer that says so, or at any later one.
 func TestRestampedWritesHaveOneEffectWhateverIsCut(t *testing.T) {
 	for at := range 5 {
