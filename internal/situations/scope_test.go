@@ -1,0 +1,157 @@
+package situations_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"testing"
+
+	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/server"
+)
+
+// rights say whose rows each user may read.
+type rights struct {
+	mu sync.Mutex // protects of
+	of map[string][]string
+}
+
+func (r *rights) set(user string, owners ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.of[user] = owners
+}
+
+// enforce narrows what a session reads to what its user may.
+func (r *rights) enforce(srv *server.Server) {
+	srv.Service("item").Before(func(_ context.Context, c *server.Call) error {
+		if c.Session == nil {
+			return nil
+		}
+		var who struct{ User string }
+		if err := json.Unmarshal(c.Session.Hello().Auth, &who); err != nil {
+			return tidemark.NewError(tidemark.CodeDenied, "who are you?")
+		}
+		r.mu.Lock()
+		owners := r.of[who.User]
+		r.mu.Unlock()
+		where := tidemark.Row(c.Args[0])
+		allowed, err := json.Marshal(map[string]any{"in": owners})
+		if err == nil {
+			c.Args[0] = json.RawMessage(where.With("owner", allowed))
+		}
+		return err
+	}, tidemark.MethodFindMany)
+}
+
+// While a user was offline, an administrator took the right to read some rows from her, and
+// gave her others. The former leave her device, though nobody changed them, and the latter come. What she
+// wrote meanwhile is not lost, and the rows stay on the server.
+func TestARightThatWasRevokedWhileOffline(t *testing.T) {
+	protocols(t, func(t *testing.T, w *world) {
+		r := &rights{of: map[string][]string{"eve": {"ann", "bob"}}}
+		w.prepare = r.enforce
+		w.open()
+		insert := func(uid, owner string) {
+			m := created(uid, "old", daysAgo(3))
+			m.Data = m.Data.With("owner", json.RawMessage(fmt.Sprintf("%q", owner)))
+			w.write(m)
+		}
+		insert("a1", "ann")
+		insert("b1", "bob")
+		insert("b2", "bob")
+		insert("c1", "cid")
+		d := w.device(&client.Options{Auth: func(context.Context) (json.RawMessage, error) { return json.RawMessage(`{"user":"eve"}`), nil }})
+		d.shows(map[string]string{"a1": "old", "b1": "old", "b2": "old"})
+
+		d.offline()
+		d.label("a1", "mine")
+		d.label("b2", "mine")
+		d.create("a2", "mine")
+		r.set("eve", "ann", "cid")
+		d.shows(map[string]string{"a1": "mine", "b1": "old", "b2": "mine", "a2": "mine"})
+		d.online()
+		want := map[string]string{"a1": "mine", "a2": "mine", "c1": "old"}
+		eventually(t, func() error {
+			d.sync()
+			if got := d.rows(); !maps.Equal(got, want) {
+				return fmt.Errorf("the device shows %v, want %v", got, want)
+			}
+			return nil
+		})
+		equal(t, "pending", d.pending(), 0)
+		w.has(map[string]string{"a1": "mine", "a2": "mine", "b1": "old", "b2": "mine", "c1": "old"})
+		d.lists()
+
+		d.offline()
+		r.set("eve", "ann", "bob")
+		d.reopen()
+		want = map[string]string{"a1": "mine", "a2": "mine", "b1": "old", "b2": "mine"}
+		eventually(t, func() error {
+			d.sync()
+			if got := d.rows(); !maps.Equal(got, want) {
+				return fmt.Errorf("with the right given back the device shows %v, want %v", got, want)
+			}
+			return nil
+		})
+	})
+}
+
+// Money goes from one account to another, in units of two writes. A program that watches both never shows a
+// sum that is wrong, neither where it is written nor where it is told live.
+func TestUnitsAreSeenWhole(t *testing.T) {
+	second(t, func(t *testing.T, w *world) {
+		w.open()
+		const accounts, total = 4, 400
+		for i := range accounts {
+			m := created(fmt.Sprint("account", i), "account", daysAgo(3))
+			m.Data = m.Data.With("score", json.RawMessage("100"))
+			w.write(m)
+		}
+		writer, other, watcher := w.device(nil), w.device(nil), w.device(nil)
+		w.agree(writer, other, watcher)
+		ctx, cancel := context.WithCancel(t.Context())
+		var watches sync.WaitGroup
+		for name, d := range map[string]*device{"the writer": writer, "the watcher": watcher} {
+			watches.Go(func() {
+				for items, err := range d.items.Watch(ctx, nil, nil) {
+					sum := int64(0)
+					for _, i := range items {
+						sum += i.Score
+					}
+					if err == nil && sum != total {
+						t.Errorf("%s shows a sum of %d", name, sum)
+					}
+				}
+			})
+		}
+		for n := range 60 {
+			d, from, to := []*device{writer, other}[n%2], fmt.Sprint("account", n%accounts), fmt.Sprint("account", (n*3+1)%accounts)
+			if from == to {
+				continue
+			}
+			d.must(d.client.Tx(t.Context(), func(tx *client.Tx) error {
+				f, err1 := d.items.FindTx(tx, from)
+				g, err2 := d.items.FindTx(tx, to)
+				_, err3 := d.items.UpdateTx(tx, from, client.Patch{"score": f.Score - 1})
+				_, err4 := d.items.UpdateTx(tx, to, client.Patch{"score": g.Score + 1})
+				return errors.Join(err1, err2, err3, err4)
+			}))
+			if n%10 == 9 {
+				watcher.line.set(true) // what is told after the line broke is whole as well
+				watcher.line.set(false)
+			}
+			if n%2 == 1 || n%3 == 0 { // the two do not write at the same time: that would lose one of two edits
+				w.agree(writer, other)
+			}
+		}
+		w.agree(writer, other, watcher)
+		cancel()
+		watches.Wait()
+		equal(t, "the sum on the server", w.number("SELECT sum(score) FROM item"), total)
+	})
+}
