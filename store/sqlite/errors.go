@@ -12,11 +12,13 @@ import (
 )
 
 // The texts of SQLite's result codes (sqlite3_errstr). They are the same under
-// every Go driver, whose error types are not.
+// every Go driver, whose error types are not. The last two of damagedTexts are about values
+// that no store has written: database/sql's, and that of SQLite's JSON functions.
 var (
-	damagedTexts = []string{"database disk image is malformed", "file is not a database", "malformed database schema"}
-	outageTexts  = []string{"database or disk is full", "disk I/O error", "readonly database", "unable to open database file", "out of memory"}
-	closedTexts  = []string{"sql: database is closed"}
+	damagedTexts = []string{"database disk image is malformed", "file is not a database", "malformed database schema",
+		"sql: Scan error on column", "malformed JSON"}
+	outageTexts = []string{"database or disk is full", "disk I/O error", "readonly database", "unable to open database file", "out of memory"}
+	closedTexts = []string{"sql: database is closed"}
 )
 
 // translate gives an error of the database its meaning in Tidemark; the native one stays its cause.
