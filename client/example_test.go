@@ -218,3 +218,54 @@ func ExampleModel_FindWhere() {
 	// [1 2]
 	// [1]
 }
+
+func ExampleClient_Tx() {
+	ctx := context.Background()
+	c, err := client.Open(ctx, memory.New(), exampleServer(), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer c.Close()
+	posts, err := client.NewModel[Post](ctx, c, "post", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	write := func(titles ...string) error {
+		return c.Tx(ctx, func(tx *client.Tx) error {
+			for _, title := range titles {
+				if _, err := posts.CreateTx(tx, Post{UID: "uid of " + title, Title: title}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := write("Part 1", "Part 2"); err != nil {
+		log.Fatal(err)
+	}
+	if err := write("Part 3", ""); err != nil { // which the server refuses
+		log.Fatal(err)
+	}
+	if err := c.Sync(ctx); err != nil {
+		log.Fatal(err)
+	}
+	rows, err := posts.FindWhere(ctx, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, p := range rows {
+		fmt.Println(p.Title)
+	}
+	rejections, err := c.Rejections(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, r := range rejections {
+		fmt.Printf("%q: %s\n", r.Mutation.UID, r.Code)
+	}
+	// Output:
+	// Part 1
+	// Part 2
+	// "uid of Part 3": unit
+	// "uid of ": untitled
+}

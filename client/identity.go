@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -63,7 +64,7 @@ func (s *session) met(ctx context.Context, a *tidemark.OpenAnswer) error {
 		b.offered = n
 	}
 	b.most = b.offered
-	s.c.drift.Store(a.Limits.MaxDrift * 1000)
+	s.c.drift.Store(min(a.Limits.MaxDrift, int64(24*time.Hour/time.Microsecond)) * int64(time.Microsecond))
 	s.c.correct(a.Now, s.took)
 	b.ahead = s.c.ahead()
 	if b.known <= s.c.highest.Load() {
