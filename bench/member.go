@@ -76,9 +76,12 @@ func connect(s *process, dialer *websocket.Dialer) (*member, error) {
 	return m, nil
 }
 
-// expect reads the next message, which begins so.
+// expect reads the next message, which begins so; what others do meanwhile is passed over.
 func (m *member) expect(prefix string) ([]byte, error) {
 	_, b, err := m.ws.ReadMessage()
+	for err == nil && (bytes.HasPrefix(b, []byte(`42["sync-`)) || bytes.HasPrefix(b, []byte(`42["service-event"`))) {
+		_, b, err = m.ws.ReadMessage()
+	}
 	if err == nil && !bytes.HasPrefix(b, []byte(prefix)) {
 		err = fmt.Errorf("%.80q instead of %s", b, prefix)
 	}
