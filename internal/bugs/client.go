@@ -1,0 +1,183 @@
+package main
+
+// clientBugs are in the client and its stores.
+var clientBugs = []bug{
+	{
+		name: "acknowledged-early", promise: "3", what: "a write returns before its transaction is committed",
+		edits: []edit{{"client/work.go", `	err := c.store.Update(ctx, func(tx tidemark.StoreTx) error {
+		w.tx = tx
+		return fn(w)
+	})
+`, `	made := make(chan error, 2)
+	go func() {
+		made <- c.store.Update(ctx, func(tx tidemark.StoreTx) error {
+			w.tx = tx
+			err := fn(w)
+			made <- err
+			return err
+		})
+	}()
+	err := <-made
+`}},
+		found: simulator,
+	},
+	{
+		name: "dequeued-early", promise: "3", what: "a write leaves the outbox before its verdict is stored",
+		edits: []edit{{"client/outbox.go", `	return s.c.commit(ctx, func(w *work) error { return w.conclude(ds) })
+`, `	ns := make([]int64, len(ds))
+	for i := range ds {
+		ns[i] = ds[i].n
+	}
+	if err := s.c.commit(ctx, func(w *work) error { return w.dequeue(ns) }); err != nil {
+		return err
+	}
+	return s.c.commit(ctx, func(w *work) error { return w.conclude(ds) })
+`}},
+		found: simulator,
+	},
+	{
+		name: "captured-rollback", promise: "5", what: "a rejection puts back the server's row, without the other pending writes",
+		edits: []edit{{"client/work.go", `		r.Pending = len(pending[r.UID])
+`, `		r.Pending = len(pending[r.UID])
+		if len(w.rejections) > 0 {
+			r.Row = r.Base
+		}
+`}},
+		found: simulator,
+	},
+	{
+		name: "progress-first", promise: "1", what: "the progress of a pass is stored before the rows, in a transaction of its own",
+		edits: []edit{{"client/pull.go", `	return s.c.commit(ctx, func(w *work) error {
+		for i := range pages {
+			if err := w.storePage(&pages[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+`, `	err := s.c.commit(ctx, func(w *work) error {
+		for i := range pages {
+			a := pages[i]
+			a.page, a.last = &tidemark.ScopePage{}, a.last && !a.asked.fresh()
+			if err := w.storePage(&a); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.c.commit(ctx, func(w *work) error {
+		for i := range pages {
+			a := pages[i]
+			if _, err := w.hearPage(&a); err != nil {
+				return err
+			}
+			if a.asked = a.next; a.last && a.asked.fresh() {
+				a.page = &tidemark.ScopePage{}
+				if err := w.storePage(&a); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+`}},
+		found: simulator,
+	},
+	{
+		name: "stays", promise: "1", what: "a row that left its scope stays on the device",
+		edits: []edit{{"client/pull.go", `		return left(r, x.gone, passing)
+`, `		return false
+`}},
+		found: simulator,
+	},
+	{
+		name: "no-stamp-check", promise: "2", what: "what the server says is applied over what is newer",
+		edits: []edit{{"client/apply.go", `	if r.Meta.UID != "" && r.Meta.T() > t.Meta.T() {
+		return false
+	}
+`, ``}},
+		found: simulator,
+	},
+	{
+		name: "first-page-is-last", promise: "1", what: "a pass is complete after its first page",
+		edits: []edit{{"client/pull.go", `sub.pass, &next, page.After == ""`, `sub.pass, &next, true`}},
+		found: simulator,
+	},
+	{
+		name: "unseen-stays", promise: "1", what: "what a pass from the beginning did not tell is not dropped at its end",
+		edits: []edit{{"client/pull.go", `		if a.asked.fresh() && !filled {
+`, `		if false {
+`}},
+		found: simulator,
+	},
+	{
+		name: "cursor-in-a-pass", promise: "1", what: "the session's cursor is taken by a scope whose pass is under way",
+		edits: []edit{{"client/live.go", `		if !sub.complete {
+			continue
+		}
+		saved`, `		saved`}},
+		found: test{"client", "^TestCursorOfTheSessionIsNotThatOfAScopeWhosePassIsUnderWay$", false},
+	},
+	{
+		name: "not-dialled-again", promise: "1", what: "after some failures the timer of the next attempt is not armed",
+		edits: []edit{{"client/link.go", `		c.pause(online, d)
+`, `		if wait.failures > 4 {
+			d = 1 << 62
+		}
+		c.pause(online, d)
+`}},
+		found: simulator,
+	},
+	{
+		name: "not-pushed-again", promise: "1", what: "nothing wakes the session when the outbox is to be sent again",
+		edits: []edit{{"client/session.go", `		earlier(s.pushing.retryAt)
+`, `		_ = s.pushing.retryAt
+`}},
+		found: simulator,
+	},
+	{
+		name: "dead-sessions-answer", promise: "2", what: "what arrived for a dead session is taken by the next one",
+		edits: []edit{
+			{"client/client.go", "	mu       sync.Mutex // protects what follows; never held across I/O\n", "	inbox    chan *tidemark.Message\n	mu       sync.Mutex\n"},
+			{"client/link.go", "	l := newLink()\n", "	l := newLink()\n	if c.inbox != nil {\n		l.inbox = c.inbox\n	}\n	c.inbox = l.inbox\n"},
+		},
+		found: simulator,
+	},
+	{
+		name: "guardless-leave", promise: "1", what: "a row that left during a pass is not remembered, and an older page brings it back",
+		edits: []edit{{"client/pull.go", `	guard := passing || r.Pending > 0
+`, `	guard := passing && false
+`}},
+		found: test{"client", "^TestRowThatLeftWhileAPageIsOnItsWayStaysAway$", false},
+	},
+	{
+		name: "normal", promise: "3", what: "the file is opened with synchronous=NORMAL, and nobody minds",
+		edits: []edit{
+			{"store/sqlite/file.go", `return dsn(path, "FULL")`, `return dsn(path, "NORMAL")`},
+			{"store/sqlite/file.go", `	wanted := int64(2) // FULL
+`, `	wanted := int64(1)
+`},
+		},
+		found: test{"internal/torture", "^TestAPowerCutLosesNothingAcknowledged$", false},
+	},
+	{
+		name: "normal-accepted", promise: "3", what: "a handle with synchronous=NORMAL is not refused",
+		edits: []edit{{"store/sqlite/file.go", `	wanted := int64(2) // FULL
+`, `	wanted := int64(1)
+`}},
+		found: test{"store/sqlite", "^TestHandlesThatAreNotSetUpAreRefused$", false},
+	},
+	{
+		name: "numbers-again", promise: "3", what: "the outbox gives a number again when it was empty",
+		edits: []edit{{"store/sqlite/outbox.go", "`DELETE FROM tidemark_mutations WHERE n < (SELECT max(n) FROM tidemark_mutations)\n		AND n IN", "`DELETE FROM tidemark_mutations WHERE n IN"}},
+		found: test{"store/sqlite", "^TestStore$", false},
+	},
+	{
+		name: "seen-is-lost", promise: "1", what: "a store forgets in which pass a row was told of",
+		edits: []edit{{"store/sqlite/put.go", `int64(r.Pending), r.Seen)`, `int64(r.Pending), int64(0))`}},
+		found: simulator,
+	},
+}
