@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,8 +98,12 @@ func TestFailuresOfPushLeaveNothing(t *testing.T) {
 			}
 			uid := fmt.Sprint("u", at)
 			b := batchOf("c"+uid, 1, create("list", uid, `{"title":"x"}`, 10), create("entry", "e"+uid, `{"list_id":"`+uid+`"}`, 10))
-			_, err := d.Push(context.Background(), b, nil)
+			w := &witness{}
+			_, err := d.Push(context.Background(), b, w)
 			c.fail = nil
+			if err == nil && n >= at {
+				t.Fatalf("statement %d broke, and the push succeeded", at)
+			}
 			if err == nil {
 				if at < 8 {
 					t.Errorf("only %d statements", at)
@@ -107,6 +112,9 @@ func TestFailuresOfPushLeaveNothing(t *testing.T) {
 			}
 			if tidemark.CodeOf(err) != tidemark.CodeUnavailable || !errors.Is(err, broken) {
 				t.Errorf("statement %d: %v", at, err)
+			}
+			if slices.Contains(w.ends, true) {
+				t.Errorf("statement %d: the witness heard of a commit", at)
 			}
 			if n, err := d.Known(t.Context(), b.Client); n != 0 || err != nil {
 				t.Errorf("statement %d: verdicts up to %d, %v", at, n, err)
