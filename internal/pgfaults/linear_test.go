@@ -3,6 +3,7 @@ package pgfaults
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -166,7 +167,7 @@ func (s *subject) history(t *testing.T, random *rand.Rand, prefix string) *histo
 				case err == nil:
 					h.answered++
 					h.operations = append(h.operations, o)
-				case !tidemark.Temporary(err):
+				case !tidemark.Temporary(err) && !errors.Is(err, context.Canceled):
 					t.Errorf("%+v: %v", in, err)
 				default:
 					h.unknown++
