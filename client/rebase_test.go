@@ -71,7 +71,7 @@ var uidsOfHistory = []string{"a", "b", "c"}
 // the server's last word with its own pending writes on top, and lists what was lost.
 func TestVisibleRowsAreTheServersWithThePendingWrites(t *testing.T) {
 	t.Parallel()
-	first, last := uint64(1), uint64(*seeds)*4
+	first, last := uint64(1), uint64(*seeds)*2
 	if *seed != 0 {
 		first, last = *seed, *seed
 	}
