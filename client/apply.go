@@ -35,10 +35,14 @@ func take(r *tidemark.Record, t tidemark.RowMeta, wanted bool) bool {
 }
 
 // told is take, of what any message of the server says: the record remembers in which
-// pass it was told of, so that the end of the pass does not drop it.
+// pass it was told of, so that the end of the pass does not drop it. Of what the record
+// knows better it remembers nothing: the pass has yet to tell whether the server does too.
 func (w *work) told(r *tidemark.Record, t tidemark.RowMeta, wanted bool) bool {
 	changed := take(r, t, wanted)
-	return (changed || r.Base != nil) && w.seen(r) || changed
+	if changed {
+		w.seen(r)
+	}
+	return changed
 }
 
 // seen notes that the server has told of the row, and reports whether that is news.

@@ -316,7 +316,7 @@ func (w *work) hearPage(a *arrival) (filled bool, err error) {
 	}
 	words := make([]word, 0, len(a.page.Rows)+len(a.page.Gone))
 	for _, t := range a.page.Rows {
-		words = append(words, word{uid: t.Meta.UID, state: t, wanted: true})
+		words = append(words, word{uid: t.Meta.UID, state: t, wanted: true, pass: a.asked.Number})
 	}
 	for _, d := range a.page.Gone {
 		words = append(words, word{uid: d.UID, gone: d})
@@ -418,6 +418,7 @@ type word struct {
 	state  tidemark.RowMeta
 	gone   tidemark.Departure // where state has no row
 	wanted bool               // a scope of this connection selects it
+	pass   int64              // the number of the pass from the beginning of which it is a part; 0 for none
 }
 
 // hear applies words about rows of a model, in their order. passing says that a page may be
@@ -457,9 +458,17 @@ func (w *work) hear(model string, words []word, passing bool) error {
 func (w *work) word(r *tidemark.Record, x *word, passing bool) bool {
 	if len(x.state.Row) == 0 {
 		w.c.observe(x.gone.At)
-		return left(r, x.gone, passing)
+		if !left(r, x.gone, passing) {
+			return false
+		}
+		w.seen(r)
+		return true
 	}
 	w.c.observe(x.state.Meta.T())
+	if r.Seen < x.pass && r.Meta.T() > x.state.Meta.T() {
+		// What is newer was told before the pass began: the server has lost it since.
+		r.Meta = tidemark.Meta{}
+	}
 	if r.Base != nil && r.Meta == x.state.Meta && bytes.Equal(r.Base, x.state.Row) {
 		return w.seen(r)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 
@@ -26,35 +27,53 @@ func (r *rights) set(user string, owners ...string) {
 	r.of[user] = owners
 }
 
-// enforce narrows what a session reads to what its user may.
-func (r *rights) enforce(srv *server.Server) {
-	srv.Service("item").Before(func(_ context.Context, c *server.Call) error {
-		if c.Session == nil {
-			return nil
+func (r *rights) may(c *server.Call) ([]string, error) {
+	var who struct{ User string }
+	if err := json.Unmarshal(c.Session.Hello().Auth, &who); err != nil {
+		return nil, tidemark.NewError(tidemark.CodeDenied, "who are you?")
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.of[who.User], nil
+}
+
+// enforce narrows what a session reads to what its user may, and refuses edits of other rows.
+func (r *rights) enforce(w *world, srv *server.Server) {
+	item := srv.Service("item")
+	item.Before(func(_ context.Context, c *server.Call) error {
+		owners, err := r.may(c)
+		if err != nil {
+			return err
 		}
-		var who struct{ User string }
-		if err := json.Unmarshal(c.Session.Hello().Auth, &who); err != nil {
-			return tidemark.NewError(tidemark.CodeDenied, "who are you?")
-		}
-		r.mu.Lock()
-		owners := r.of[who.User]
-		r.mu.Unlock()
-		where := tidemark.Row(c.Args[0])
 		allowed, err := json.Marshal(map[string]any{"in": owners})
 		if err == nil {
-			c.Args[0] = json.RawMessage(where.With("owner", allowed))
+			c.Args[0] = json.RawMessage(tidemark.Row(c.Args[0]).With("owner", allowed))
 		}
 		return err
 	}, tidemark.MethodFindMany)
+	item.Before(func(ctx context.Context, c *server.Call) error {
+		owners, err := r.may(c)
+		var uid, owner string
+		if err == nil {
+			err = c.Arg(0, &uid)
+		}
+		if err == nil {
+			err = w.db.NewSelect().Table("item").Column("owner").Where("uid = ?", uid).Scan(ctx, &owner)
+		}
+		if err == nil && !slices.Contains(owners, owner) {
+			err = tidemark.NewError(tidemark.CodeDenied, "the row is not yours")
+		}
+		return err
+	}, tidemark.MethodUpdate)
 }
 
 // While a user was offline, an administrator took the right to read some rows from her, and
 // gave her others. The former leave her device, though nobody changed them, and the latter come. What she
-// wrote meanwhile is not lost, and the rows stay on the server.
+// wrote meanwhile arrives, or is listed as refused, and the rows stay on the server.
 func TestARightThatWasRevokedWhileOffline(t *testing.T) {
 	protocols(t, func(t *testing.T, w *world) {
 		r := &rights{of: map[string][]string{"eve": {"ann", "bob"}}}
-		w.prepare = r.enforce
+		w.prepare = func(srv *server.Server) { r.enforce(w, srv) }
 		w.open()
 		insert := func(uid, owner string) {
 			m := created(uid, "old", daysAgo(3))
@@ -84,13 +103,13 @@ func TestARightThatWasRevokedWhileOffline(t *testing.T) {
 			return nil
 		})
 		equal(t, "pending", d.pending(), 0)
-		w.has(map[string]string{"a1": "mine", "a2": "mine", "b1": "old", "b2": "mine", "c1": "old"})
-		d.lists()
+		w.has(map[string]string{"a1": "mine", "a2": "mine", "b1": "old", "b2": "old", "c1": "old"})
+		d.lists("rejected b2 denied")
 
 		d.offline()
 		r.set("eve", "ann", "bob")
 		d.reopen()
-		want = map[string]string{"a1": "mine", "a2": "mine", "b1": "old", "b2": "mine"}
+		want = map[string]string{"a1": "mine", "a2": "mine", "b1": "old", "b2": "old"}
 		eventually(t, func() error {
 			d.sync()
 			if got := d.rows(); !maps.Equal(got, want) {
