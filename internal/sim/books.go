@@ -14,14 +14,15 @@ type books struct {
 	mu      sync.Mutex // protects what follows
 	writes  map[string]*written
 	order   []string
-	applied map[string]int // by token, how often it was applied
-	version map[string]int // by token, the how manieth write of its row it was
-	count   map[string]int // by uid, how many writes were applied
-	seen    map[string]int // by token, how often it was decided
-	told    map[string]int // by token, how often its device was told that it lost
-	refused map[string]int // by token, how often because it was refused
-	units   [][2]string    // tokens of writes that are applied or rejected together
-	broken  error          // the first promise that was seen broken
+	applied map[string]int            // by token, how often it was applied
+	version map[string]int            // by token, the how manieth write of its row it was
+	count   map[string]int            // by uid, how many writes were applied
+	seen    map[string]int            // by token, how often it was decided
+	told    map[string]int            // by token, how often its device was told that it lost
+	refused map[string]int            // by token, how often because it was refused
+	newest  map[string]tidemark.Stamp // by uid, that of the last write that was applied
+	units   [][2]string               // tokens of writes that are applied or rejected together
+	broken  error                     // the first promise that was seen broken
 
 	// repeats are the devices of which a write may be applied twice: their clock was so far ahead
 	// that the server gives a write another stamp each time, and they speak the guide's protocol, in
@@ -36,7 +37,7 @@ type written struct {
 }
 
 func newBooks() *books {
-	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, repeats: map[string]bool{}}
+	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, newest: map[string]tidemark.Stamp{}, repeats: map[string]bool{}}
 }
 
 // versionOf returns the how manieth applied write of its row the token stands for, 0 for none.
@@ -93,8 +94,23 @@ func (b *books) breached() error {
 	return b.broken
 }
 
+// inOrder checks that what was applied to a row is newer than what was applied before: of equals
+// only a delete wins.
+func (b *books) inOrder(m *tidemark.Mutation, o *tidemark.Outcome) {
+	b.mu.Lock()
+	before, at := b.newest[m.UID], o.Meta.T()
+	b.newest[m.UID] = max(before, at)
+	b.mu.Unlock()
+	if at < before || at == before && m.Op != tidemark.Delete {
+		b.breach("last writer wins", "the %s of %s at %s was applied after one at %s", m.Op, m.UID, at, before)
+	}
+}
+
 // decided notes an outcome that was committed.
 func (b *books) decided(m *tidemark.Mutation, o *tidemark.Outcome) {
+	if o.Applied {
+		b.inOrder(m, o)
+	}
 	token := tokenOf(m)
 	if token == "" {
 		return

@@ -123,6 +123,33 @@ func (w *world) newestStands(ctx context.Context) error {
 	return nil
 }
 
+// pendingShown: what a device shows of a row with pending writes is what the server said, with these on top.
+func (d *device) pendingShown(ctx context.Context) error {
+	if d.client == nil || d.wants {
+		return nil
+	}
+	return d.store.View(ctx, func(tx tidemark.StoreTx) error {
+		pending := map[string][]tidemark.Mutation{}
+		ms, err := tx.Outbox(0, 0)
+		for _, m := range ms {
+			if m.Model == "item" {
+				pending[m.UID] = append(pending[m.UID], m)
+			}
+		}
+		if err != nil || len(pending) == 0 {
+			return err
+		}
+		recs, err := tx.Records("item", sorted(pending))
+		for i := range recs {
+			r := &recs[i]
+			if want, _ := tidemark.Rebase(r.Base, r.Meta, pending[r.UID]); !bytes.Equal(r.Row, want) {
+				return fmt.Errorf("rollback: %s shows %s of %s, with %d writes pending it is %s", d.name, r.Row, d.w.short(r.UID), len(pending[r.UID]), want)
+			}
+		}
+		return err
+	})
+}
+
 // storesSound: nothing is pending, each visible row is its base, and the file is whole.
 func (w *world) storesSound(ctx context.Context) error {
 	for _, d := range w.devices {

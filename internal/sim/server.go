@@ -91,7 +91,11 @@ func (h *host) start(ctx context.Context) error {
 	}
 	ids := 0
 	var err error
-	p.server, err = server.New(p.database.driver(), &server.Options{NewID: func() string {
+	page := 0 // the default: all there is
+	if h.w.seed%2 == 0 {
+		page = 700
+	}
+	p.server, err = server.New(p.database.driver(), &server.Options{PageBytes: page, NewID: func() string {
 		ids++
 		return fmt.Sprintf("session-%d-%d", h.w.steps, ids)
 	}})

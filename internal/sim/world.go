@@ -127,6 +127,11 @@ func (w *world) run(ctx context.Context, cfg Config) (err error) {
 		if err := w.aftermath(ctx); err != nil {
 			return err
 		}
+		for _, d := range w.devices {
+			if err := d.pendingShown(ctx); err != nil {
+				return err
+			}
+		}
 		if err := w.books.breached(); err != nil {
 			return err
 		}
