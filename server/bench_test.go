@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tidemark-sync/tidemark"
@@ -198,5 +200,63 @@ func BenchmarkResume(b *testing.B) {
 			b.Fatal("not resumed")
 		}
 		a = next
+	}
+}
+
+// tally is a connection that counts what it is sent, together with others.
+type tally struct {
+	sink
+	sent *atomic.Int64
+}
+
+func (c *tally) Accept(_ tidemark.Welcome, h tidemark.Handler) (tidemark.Conn, error) {
+	c.handler = h
+	return c, nil
+}
+
+func (c *tally) Send(*tidemark.Message) error {
+	c.sent.Add(1)
+	return nil
+}
+
+// A write and its change to all sessions whose scope selects the row, beside as many whose scopes
+// do not. What it takes beyond "nobody" is the fan-out.
+func BenchmarkLive(b *testing.B) {
+	for _, n := range []int{0, 1, 1_000, 5_000} {
+		b.Run(fmt.Sprint(n, " sessions"), func(b *testing.B) {
+			srv, err := server.New(memory.New(schemas(b)...), &server.Options{CursorInterval: -1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { srv.Close() })
+			var sent atomic.Int64
+			for i := range 2 * n {
+				c := &tally{sent: &sent}
+				srv.Offer(b.Context(), c)
+				where := `{"owner":"o"}`
+				if i%2 == 1 {
+					where = fmt.Sprintf(`{"owner":"o%d"}`, i)
+				}
+				c.handler.Receive(request("sync", "open", fmt.Sprintf(`[{"protocol":1,"scopes":[{"model":"post","where":%s}]}]`, where)))
+			}
+			for sent.Load() < int64(4*n) { // each was greeted and has opened
+				runtime.Gosched()
+			}
+			sent.Store(0)
+			row := []any{"u", json.RawMessage(`{"title":"12345678901234567890","owner":"o"}`), nil}
+			post := srv.Service("post")
+			writes := int64(0)
+			b.ReportAllocs()
+			for b.Loop() {
+				row[2] = srv.Now()
+				if _, err := post.Call(b.Context(), "updateWithMeta", row...); err != nil {
+					b.Fatal(err)
+				}
+				writes++
+			}
+			if got := sent.Load(); got != writes*int64(n) {
+				b.Errorf("%d messages of %d writes to %d sessions", got, writes, n)
+			}
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
@@ -38,8 +39,8 @@ func (l *live) settle(g *publication) {
 
 // happened returns those of the items that are to be told, as far as the rows show what was committed.
 func (l *live) happened(ctx context.Context, g *publication, items []item) (told []item, err error) {
-	const attempts = 3
-	for i := 1; ; i++ {
+	const patience = 500 * time.Millisecond
+	for wait := 10 * time.Millisecond; ; wait *= 2 {
 		now, err := l.reread(ctx, items)
 		if err != nil {
 			return nil, err
@@ -56,7 +57,7 @@ func (l *live) happened(ctx context.Context, g *publication, items []item) (told
 		if len(open) == 0 {
 			return told, nil
 		}
-		if i == attempts { // another program has written the row: it is told as it is
+		if wait > patience { // another program has written the row: it is told as it is
 			for _, it := range open {
 				it.after, it.meta = now[it.key].Row, now[it.key].Meta
 				if it.meta.T() != 0 {
@@ -67,7 +68,7 @@ func (l *live) happened(ctx context.Context, g *publication, items []item) (told
 		}
 		items = open
 		select { // who wrote the row after us may be about to say so
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -87,27 +88,44 @@ func (l *live) fate(g *publication, it *item, now tidemark.RowMeta) fate {
 	switch {
 	case now.Meta == it.meta && bytes.Equal(now.Row, it.after):
 		return committed
-	case bytes.Equal(now.Row, it.before):
-		return rolledBack // or told by what made it so again
-	case bytes.Equal(it.before, it.after):
-		return unknown
+	case bytes.Equal(now.Row, it.before), bytes.Equal(it.before, it.after):
+		return rolledBack // or what came after it tells everything
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, p := range g.parts {
-		for _, f := range p.followers {
-			for i := range f.items {
-				switch next := &f.items[i]; {
-				case next.key != it.key:
-				case bytes.Equal(next.before, it.after):
-					return committed
-				case bytes.Equal(next.before, it.before):
-					return rolledBack
-				}
-			}
-		}
+	switch next := g.next(it.key); {
+	case next == nil:
+		return unknown
+	case bytes.Equal(next.before, it.after):
+		return committed
+	case bytes.Equal(next.before, it.before):
+		return rolledBack
 	}
 	return unknown
+}
+
+// next returns what is to be told of the row after g, nil when that is nothing yet.
+func (g *publication) next(key rowKey) *item {
+	find := func(p *part) *item {
+		for i := range p.items {
+			if p.items[i].key == key {
+				return &p.items[i]
+			}
+		}
+		return nil
+	}
+	for _, p := range slices.Backward(g.parts) {
+		if find(p) == nil {
+			continue
+		}
+		for _, f := range p.followers { // in their order
+			if next := find(f); next != nil {
+				return next
+			}
+		}
+		return nil
+	}
+	return nil
 }
 
 // reread returns the rows of the items as they now are.

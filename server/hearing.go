@@ -117,58 +117,44 @@ func (t *telling) look(ctx context.Context, s *Session, svc *Service, model stri
 	if where == nil {
 		return nil
 	}
-	find := func(rows []tidemark.RowMeta) (map[string]tidemark.Row, error) {
+	ask := func(numbers func(*item) []int64, row func(*item) tidemark.Row, skip func(i int) bool) (map[string]tidemark.Row, error) {
+		var rows []tidemark.RowMeta
+		for i := range t.items {
+			if it := &t.items[i]; it.key.model == model && touches(numbers(it), scopes) && !skip(i) {
+				rows = append(rows, tidemark.RowMeta{Row: row(it)})
+			}
+		}
 		r := svc.newReading(ctx, &Call{Caller: CallerClient, Session: s}, json.RawMessage(where.Key()))
-		left, err := r.after(rows)
-		if left == nil && err == nil { // the hooks have gone meanwhile
-			left, err = rowsOf(rowsIn(rows))
-		}
-		return left, err
+		return r.filtered(rows)
 	}
-	mine := func(key rowKey, numbers []int64) bool {
-		return key.model == model && slices.ContainsFunc(numbers, func(n int64) bool { return slices.Contains(scopes, n) })
-	}
-	var now, before []tidemark.RowMeta
-	for i := range t.items {
-		if it := &t.items[i]; mine(it.key, it.is) {
-			now = append(now, tidemark.RowMeta{Row: it.after, Meta: it.meta})
-		}
-	}
-	left, err := find(now)
+	is, was := func(it *item) []int64 { return it.is }, func(it *item) []int64 { return it.was }
+	now, err := ask(is, func(it *item) tidemark.Row { return it.after }, func(int) bool { return false })
 	if err != nil {
 		return err
 	}
 	for i := range t.items {
-		it := &t.items[i]
-		if mine(it.key, it.is) {
-			sights[i] = sight{row: left[it.key.uid], own: true}
-		}
-		if sights[i].row == nil && mine(it.key, it.was) {
-			before = append(before, tidemark.RowMeta{Row: it.before})
+		if it := &t.items[i]; it.key.model == model {
+			if sights[i].own = true; touches(it.is, scopes) {
+				sights[i].row = now[it.key.uid]
+			}
 		}
 	}
-	if len(before) > 0 {
-		if left, err = find(before); err != nil {
-			return err
-		}
+	before, err := ask(was, func(it *item) tidemark.Row { return it.before }, func(i int) bool { return sights[i].row != nil })
+	if err != nil {
+		return err
 	}
 	for i := range t.items {
-		it := &t.items[i]
-		if it.key.model != model || sights[i].row != nil {
-			continue
+		if it := &t.items[i]; it.key.model == model {
+			_, seen := before[it.key.uid]
+			sights[i].hidden = !seen
 		}
-		_, seen := left[it.key.uid]
-		sights[i].own, sights[i].hidden = true, !mine(it.key, it.was) || !seen
 	}
 	return nil
 }
 
-func rowsIn(list []tidemark.RowMeta) []tidemark.Row {
-	rows := make([]tidemark.Row, len(list))
-	for i := range list {
-		rows[i] = list[i].Row
-	}
-	return rows
+// touches reports whether the lists have a number in common.
+func touches(a, b []int64) bool {
+	return slices.ContainsFunc(a, func(n int64) bool { return slices.Contains(b, n) })
 }
 
 // whereOf returns the where of the first of the scopes that is the model's, nil when none is.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -597,5 +598,85 @@ func TestASlowReaderIsEndedAndCatchesUp(t *testing.T) {
 	}
 	if len(have) != 200 {
 		t.Errorf("%d rows of 200", len(have))
+	}
+}
+
+// The end of a transaction may be known later than that of one after it: still each row is told in the
+// order of its commits.
+func TestLiveKeepsTheOrderOfCommits(t *testing.T) {
+	t.Parallel()
+	db := memory.New(schemas(t)...)
+	d := &tardy{Driver: db, ends: make(chan func(), 1)}
+	b := setupOver(t, db, d, nil)
+	c := b.dial()
+	names := map[int64]string{c.open(wanted("post", `{}`)).Scopes[0].Scope: "all"}
+	b.call("updateWithMeta", "x", map[string]any{"title": "tardy"}, stamp(1))
+	b.call("updateWithMeta", "x", map[string]any{"title": "2"}, stamp(2))
+	b.call("updateWithMeta", "y", map[string]any{"title": "other"}, stamp(2))
+	c.mark()
+	equalList(t, c.told(names), []string{`row y "other" in all`})
+	(<-d.ends)()
+	c.mark()
+	equalList(t, c.told(names), []string{`row y "other" in all`, `row x "tardy" in all`, `row x "2" in all`})
+	if n := b.server.Publications(); n != 0 {
+		t.Errorf("%d publications have not left", n)
+	}
+}
+
+// tardy is a driver of which one commit is reported late.
+type tardy struct {
+	*memory.Driver
+	ends chan func()
+}
+
+type tardyWitness struct {
+	tidemark.Witness
+	ends chan func()
+}
+
+func (d *tardy) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
+	if titleOf(ms[0].Data) == `"tardy"` {
+		w = tardyWitness{w, d.ends}
+	}
+	return d.Driver.WriteTx(ctx, ms, w)
+}
+
+func (w tardyWitness) Ended(committed bool) { w.ends <- func() { w.Witness.Ended(committed) } }
+
+// leaver is a connection that ends when it is told of a change.
+type leaver struct{ tally }
+
+func (l *leaver) Accept(_ tidemark.Welcome, h tidemark.Handler) (tidemark.Conn, error) {
+	l.handler = h
+	return l, nil
+}
+
+func (l *leaver) Send(m *tidemark.Message) error {
+	l.sent.Add(1)
+	if m.Event == tidemark.EventChanges {
+		l.handler.Closed(tidemark.ClosedTransport)
+	}
+	return nil
+}
+
+// Sessions that leave while a change goes round take it from nobody else.
+func TestSessionsLeaveWhileAChangeGoesRound(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	conns := make([]*leaver, 8)
+	for i := range conns {
+		conns[i] = &leaver{tally{sent: &atomic.Int64{}}}
+		b.server.Offer(t.Context(), conns[i])
+		conns[i].handler.Receive(request("sync", "open", `[{"protocol":1,"scopes":[{"model":"post","where":{}}]}]`))
+		poll(t, "the answer", func() bool { return conns[i].sent.Load() == 2 })
+	}
+	b.call("createWithMeta", "x", map[string]any{"title": "1"}, stamp(1))
+	for i, c := range conns {
+		if n := c.sent.Load(); n != 3 {
+			t.Errorf("connection %d was sent %d messages, want 3", i, n)
+		}
+	}
+	if n := b.server.LiveScopes(); n != 0 {
+		t.Errorf("%d scopes are live", n)
 	}
 }

@@ -146,14 +146,31 @@ func (l *live) put(p *part, it item) {
 		first := &p.items[last.item]
 		first.after, first.meta, p.mixed = it.after, it.meta, true
 		return
-	case last.part != nil && last.part.of != p.of && p.of.undone == 0:
-		// Behind a savepoint that was undone the row may have been another's meanwhile, who waits
-		// for this one.
+	case last.part == nil || last.part.of == p.of:
+	case p.of.undone > 0 && p.of.holdsUp(last.part.of):
+		// A savepoint was undone, and the row was another's meanwhile.
+	default:
 		last.part.followers = append(last.part.followers, p)
 		p.of.waits++
 	}
 	l.rows[it.key] = place{p, len(p.items)}
 	p.items = append(p.items, it)
+}
+
+// holdsUp reports whether h waits for g, be it for others who do.
+func (g *publication) holdsUp(h *publication) bool {
+	seen := map[*publication]bool{g: true}
+	for next := []*publication{g}; len(next) > 0; next = next[1:] {
+		for _, p := range next[0].parts {
+			for _, f := range p.followers {
+				if !seen[f.of] {
+					seen[f.of] = true
+					next = append(next, f.of)
+				}
+			}
+		}
+	}
+	return seen[h] && h != g
 }
 
 // end says what became of the transaction of a part, and tells what may now leave.

@@ -72,6 +72,21 @@ func (r *reading) after(rows []tidemark.RowMeta) (map[string]tidemark.Row, error
 	return rowsOf(r.find.Result)
 }
 
+// filtered is after where there may be no hooks: all rows are then left. Of no rows nothing is asked.
+func (r *reading) filtered(rows []tidemark.RowMeta) (map[string]tidemark.Row, error) {
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	left, err := r.after(rows)
+	if left == nil && err == nil {
+		left = make(map[string]tidemark.Row, len(rows))
+		for _, rm := range rows {
+			left[rm.Row.UID()] = rm.Row
+		}
+	}
+	return left, err
+}
+
 // rowsOf returns the rows that hooks have left, by uid.
 func rowsOf(result any) (map[string]tidemark.Row, error) {
 	rows, ok := result.([]tidemark.Row)
