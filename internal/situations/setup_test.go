@@ -58,7 +58,7 @@ type Item struct {
 
 const createItem = `CREATE TABLE item (uid text PRIMARY KEY, label text NOT NULL, score bigint CHECK (score >= 0), owner text)`
 
-// world is a server in this process, over a real database, at an address that stays the same.
+// world is a server in this process, over a real database. Its devices find it wherever it is.
 type world struct {
 	t       *testing.T
 	guide   bool   // its devices speak the guide's protocol only
@@ -70,9 +70,9 @@ type world struct {
 	opts    server.Options
 	prepare func(*server.Server) // adds the test's hooks
 	reads   gates
-	addr    string
 
 	mu      sync.Mutex // protects what follows, against the devices' dials
+	addr    string
 	server  *server.Server
 	handler *socketio.Handler
 	web     *http.Server
@@ -104,7 +104,6 @@ func (w *world) open() *world {
 	}
 	w.exec(createItem)
 	w.models = []any{(*itemRow)(nil)}
-	w.addr = "127.0.0.1:0"
 	w.opts.CursorInterval = cmp.Or(w.opts.CursorInterval, 10*time.Millisecond)
 	w.start()
 	w.t.Cleanup(func() { w.stop(); _ = w.db.Close() })
@@ -162,7 +161,7 @@ func (w *world) start() {
 		w.pipe = pipe.New(srv, nil)
 		return
 	}
-	listener, err := net.Listen("tcp", w.addr)
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // a port that was left may be another's
 	w.must(err)
 	w.addr, w.handler = listener.Addr().String(), socketio.NewHandler(srv, nil)
 	w.web = &http.Server{Handler: w.handler, ReadHeaderTimeout: 10 * time.Second}
@@ -367,6 +366,7 @@ type line struct {
 
 	mu    sync.Mutex // protects what follows
 	down  bool       // no connection can be made
+	frail bool       // each breaks at once
 	lose  string     // the method of whose next answer the line breaks
 	lost  chan struct{}
 	conn  tidemark.Conn
@@ -392,6 +392,9 @@ func (l *line) Dial(ctx context.Context, hello tidemark.Hello, h tidemark.Handle
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	end.Conn, l.conn = conn, conn
+	if l.frail {
+		conn.Close(tidemark.ClosedTransport)
+	}
 	return end, w, nil
 }
 
