@@ -30,10 +30,15 @@ type load struct {
 // underLoad runs with each of the server's databases.
 func (b *bench) underLoad(ctx context.Context) error {
 	for _, engine := range b.engines {
-		for _, fn := range []func(context.Context, string) error{b.idle, b.storm, b.slowReaders, b.soak} {
-			if err := fn(ctx, engine); err != nil {
-				return fmt.Errorf("%s: %w", engine, err)
+		for _, part := range []struct {
+			name string
+			run  func(context.Context, string) error
+		}{{"idle", b.idle}, {"storm", b.storm}, {"slow readers", b.slowReaders}, {"soak", b.soak}} {
+			began := time.Now()
+			if err := part.run(ctx, engine); err != nil {
+				return fmt.Errorf("%s, %s: %w", part.name, engine, err)
 			}
+			fmt.Fprintf(os.Stderr, "\n  %s, %s, %s", part.name, engine, time.Since(began).Round(time.Second))
 		}
 	}
 	return nil
@@ -81,10 +86,10 @@ func (b *bench) idleOnce(engine string, s *process, n int) error {
 	return nil
 }
 
-// alone calls fn with a server over a fresh database of one engine.
-func (b *bench) alone(ctx context.Context, engine string, rows int, fn func(*process) error) error {
+// alone calls fn with a server over a fresh database of one engine; args are further ones of its process.
+func (b *bench) alone(ctx context.Context, engine string, rows int, fn func(*process) error, args ...string) error {
 	return b.serving(ctx, engine, func(dsn string) error {
-		s, err := start(scoped, dsn, strconv.Itoa(rows))
+		s, err := start(append([]string{scoped, dsn, strconv.Itoa(rows)}, args...)...)
 		if err != nil {
 			return err
 		}

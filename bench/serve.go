@@ -16,6 +16,7 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/olahol/melody"
 
@@ -27,7 +28,7 @@ import (
 
 // The kinds of processes that this program is besides.
 const (
-	scoped  = "serve"  // a server: DSN ROWS, and the address where it is over a database that has its rows
+	scoped  = "serve"  // a server: DSN ROWS [ADDRESS [AGE]], where rows are made unless there are some, and recovery keeps events for AGE
 	guided  = "guide"  // one that has the guide's protocol only
 	melodic = "melody" // melody alone
 	lone    = "device" // a client, see deviceProcess
@@ -64,7 +65,7 @@ func serve(ctx context.Context, kind string, args []string) error {
 		if len(args) > 2 {
 			address = args[2]
 		}
-		end, err = serveTidemark(ctx, mux, kind, args[0], args[1])
+		end, err = serveTidemark(ctx, mux, kind, args)
 	}
 	if err != nil {
 		return err
@@ -80,12 +81,18 @@ func serve(ctx context.Context, kind string, args []string) error {
 }
 
 // serveTidemark is what a server's program does, as the README has it.
-func serveTidemark(ctx context.Context, mux *http.ServeMux, kind, dsn, rows string) (end func() error, err error) {
-	n, err := strconv.Atoi(rows)
+func serveTidemark(ctx context.Context, mux *http.ServeMux, kind string, args []string) (end func() error, err error) {
+	n, err := strconv.Atoi(args[1])
 	if err != nil {
 		return nil, err
 	}
-	db, err := openDatabase(dsn)
+	var opts server.Options
+	if len(args) > 3 {
+		if opts.Recovery.MaxAge, err = time.ParseDuration(args[3]); err != nil {
+			return nil, err
+		}
+	}
+	db, err := openDatabase(args[0])
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +113,7 @@ func serveTidemark(ctx context.Context, mux *http.ServeMux, kind, dsn, rows stri
 	if kind == guided {
 		driver = struct{ tidemark.TxDriver }{driver} // without its log
 	}
-	srv, err := server.New(driver, nil)
+	srv, err := server.New(driver, &opts)
 	if err != nil {
 		return nil, err
 	}

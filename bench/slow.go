@@ -5,11 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"github.com/gorilla/websocket"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -39,16 +39,19 @@ func (b *bench) slowReaders(ctx context.Context, engine string) error {
 		}
 		b.report.line("load", what+": memory above idle", "MiB", goal{}).add(mebibytes(m.Peak - idle.Resident))
 		b.report.line("load", "  until the writer has its verdicts, "+what, "s", goal{}).add(took.Seconds())
-		cut := 0
+		var cut atomic.Int64
+		var wg sync.WaitGroup
 		for _, m := range members {
-			if wasCut(m) {
-				cut++
-			}
+			wg.Go(func() {
+				if wasCut(m) {
+					cut.Add(1)
+				}
+			})
 		}
-		b.report.line("load", "  were cut, "+what, "", goal{}).add(float64(cut))
+		wg.Wait()
+		b.report.line("load", "  were cut, "+what, "", goal{}).add(float64(cut.Load()))
 		began := time.Now()
 		errs := make([]error, len(members))
-		var wg sync.WaitGroup
 		for i, m := range members {
 			wg.Go(func() { errs[i] = comeBack(ctx, s, m) })
 		}
@@ -89,17 +92,13 @@ func (b *bench) storyFor(ctx context.Context, s *process) (time.Duration, error)
 
 // wasCut reads what came and says whether the connection ended behind it.
 func wasCut(m *member) bool {
-	_ = m.ws.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_ = m.ws.SetReadDeadline(time.Now().Add(20 * time.Second)) // it may be megabytes, through a small buffer
 	for {
 		if _, _, err := m.ws.ReadMessage(); err != nil {
-			return !isTimeout(err) || websocket.IsUnexpectedCloseError(err)
+			t, ok := err.(net.Error)
+			return !ok || !t.Timeout()
 		}
 	}
-}
-
-func isTimeout(err error) bool {
-	t, ok := err.(interface{ Timeout() bool })
-	return ok && t.Timeout()
 }
 
 // comeBack goes on where the session was and checks that it gets all rows as the last changes left them.

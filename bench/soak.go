@@ -19,6 +19,7 @@ import (
 // soak has devices write, come and go for a time, and looks at ten moments at what server and
 // clients hold: it should not grow. At the end all devices have the same rows.
 func (b *bench) soak(ctx context.Context, engine string) error {
+	age := (b.load.soak / 20).String() // so that what recovery keeps is full at the first moment
 	return b.alone(ctx, engine, 1000, func(s *process) error {
 		devices, err := b.openDevices(ctx, s)
 		defer func() {
@@ -42,7 +43,7 @@ func (b *bench) soak(ctx context.Context, engine string) error {
 			return err
 		}
 		return b.agree(ctx, engine, devices)
-	})
+	}, "127.0.0.1:0", age)
 }
 
 func (b *bench) openDevices(ctx context.Context, s *process) (devices []*device, err error) {
