@@ -322,7 +322,7 @@ func TestARollbackPublishesNothing(t *testing.T) {
 }
 
 // What the README says of rows that are written past the twins.
-func TestPlainSQLReachesDevicesAtTheirNextSync(t *testing.T) {
+func TestPlainSQLReachesDevicesWithTheRowsNextWrite(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, dsn string) {
 		p := start(t, dsn, true)
@@ -343,8 +343,12 @@ func TestPlainSQLReachesDevicesAtTheirNextSync(t *testing.T) {
 		}
 		d.client.GoOffline()
 		d.client.GoOnline()
-		want["by-sql"] = "by SQL open"
+		last = p.must("POST", "/tickets", `{"title":"by another"}`)
+		want[last.UID] = "by another open"
 		eventually(t, "the device after its next sync", want, d.shows)
+		p.must("PATCH", "/tickets/by-sql", `{"status":"closed"}`)
+		want["by-sql"] = "by SQL closed"
+		eventually(t, "the device after the row's next write", want, d.shows)
 	})
 }
 

@@ -93,6 +93,7 @@ func (c *countedConn) Send(m *tidemark.Message) error {
 func TestOurClientOfManyRowsSyncsByPieces(t *testing.T) {
 	onSQLite(t, func(t *testing.T, w *world) { // it is the client that is tested
 		w.opts = &socketio.Options{MaxMessageBytes: 1_000_000, QueueBytes: 64 << 20}
+		w.guideOnly = true
 		w.open()
 		w.fill(manyRows)
 		link := &counted{Dialer: w.dialer()}
