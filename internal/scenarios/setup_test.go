@@ -105,7 +105,7 @@ type world struct {
 	opts    *socketio.Options
 	// guideOnly has the server hide that its driver keeps a log, so that all clients speak the guide's protocol.
 	guideOnly bool
-	prepare func(*server.Server) // adds the test's hooks and services
+	prepare   func(*server.Server) // adds the test's hooks and services
 }
 
 // engines runs a test on each kind of database.
