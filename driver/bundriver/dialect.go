@@ -47,6 +47,11 @@ type dialect interface {
 	// one moment. Each is one statement or several.
 	begin() []string
 	look() []string
+	// byIndex has what follows in the transaction go by indexes; "" where it does anyhow.
+	byIndex() string
+	// sideBySide has the next statement join tables by going along their indexes together; "" where there is
+	// no such way.
+	sideBySide() string
 	// options and seize are the same as begin for a transaction that database/sql opens: a
 	// statement that makes it a writer at once, "" where none is needed.
 	options() *sql.TxOptions

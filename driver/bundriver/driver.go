@@ -1,11 +1,15 @@
 // Package bundriver is a [tidemark.Driver] over an application's own bun models,
 // on PostgreSQL 14 or newer and on SQLite.
 //
-// The application's tables stay as they are. Beside them there are two tables:
-// the guide's metadata(uid, created_at, updated_at, deleted_at), which is used
-// unchanged where there is one, and one that remembers which model a uid belongs
-// to (tidemark.uids on PostgreSQL, tidemark_uids on SQLite). [Driver.Migrate]
-// makes both.
+// The application's tables stay as they are. Beside them there is the guide's
+// metadata(uid, created_at, updated_at, deleted_at), which is used unchanged where there is
+// one, and four tables of the driver's own, in a schema of their own on PostgreSQL
+// (tidemark.uids), with a prefix on SQLite (tidemark_uids): uids remembers which model a uid belongs
+// to, log has the changes, clients what was decided about the mutations of each client, and
+// state names the log's history. [Driver.Migrate] makes them all.
+//
+// The log grows with every change that is made through the driver, by the row before; call
+// [Driver.Purge] from time to time.
 //
 // Statements bind their values through database/sql and name columns only as the
 // registered models do, so nothing that a client sends becomes SQL text. They do
@@ -19,6 +23,14 @@
 // With pgx, open the database with QueryExecModeExec: bun's own statements differ
 // by their values and are not worth caching. Timestamps without time zone hold
 // UTC. Infinities, NaN and years outside 0000 to 9999 read as null.
+//
+// Over pgx, the statements of a write travel in three round trips, whatever it writes.
+//
+// The log's horizon (see [Driver.Horizon]) is the oldest transaction that writes anywhere in
+// the cluster: one that stays open holds it back, and what was changed since is told again with each
+// Pull. Cursors are good for one history: one cluster, as pg_control_system names it where the role
+// may call that, one timeline, one database. A dump that is restored elsewhere begins another at the next
+// Migrate. The driver needs a primary; a standby is not enough.
 //
 // # SQLite
 //
@@ -122,7 +134,7 @@ func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver,
 	}
 	switch name := db.Dialect().Name(); name {
 	case bundialect.PG:
-		d.dialect = &postgres{schema: quote(cmp.Or(o.Schema, "tidemark")), system: "NULL", timeline: "NULL"}
+		d.dialect = &postgres{schema: quote(cmp.Or(o.Schema, "tidemark")), metadata: d.metadata, system: "NULL", timeline: "NULL"}
 	case bundialect.SQLite:
 		d.dialect = sqlite{}
 		d.writing = make(chan struct{}, 1)

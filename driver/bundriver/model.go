@@ -21,6 +21,7 @@ type model struct {
 	columns []*column
 	byName  map[string]*column
 	schema  *tidemark.Schema
+	sorted  bool // the metadata and the driver's own tables have the order of the model's uids
 
 	// unique, foreign and check constraints and unique indexes over one column: that column, by their name
 	constraints map[string]string

@@ -20,7 +20,8 @@ import (
 // statement, which every database/sql driver can do, whatever its way of
 // sending parameters.
 type postgres struct {
-	schema string // quoted
+	schema   string // quoted
+	metadata string // the metadata table, quoted
 	// expressions of what names the cluster and its history, NULL where that may not be read
 	system, timeline string
 }
@@ -364,17 +365,23 @@ func (postgres) limits(c *column) (low, high *tidemark.Bound) {
 
 // begin asks for READ COMMITTED, whatever the application's default: each
 // statement must see what was committed before it, once the metadata is locked.
-// All that a write reads it finds by uid; but a plan made while the tables were small,
-// or for the hundred rows that the planner takes every batch for, would read them whole.
 func (postgres) begin() []string {
 	return []string{"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", byIndex}
 }
 
-func (postgres) look() []string {
-	return []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", byIndex}
+func (postgres) look() []string { return []string{"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"} }
+
+func (postgres) byIndex() string { return byIndex }
+
+func (postgres) sideBySide() string {
+	return "SELECT set_config('enable_mergejoin', 'on', true), set_config('enable_nestloop', 'off', true)"
 }
 
-const byIndex = "SET LOCAL enable_seqscan = off"
+// byIndex has the planner find rows by an index, one by one: it takes batches and pages for larger, and tables for
+// smaller than they are, and would read, join and sort whole tables for them. What it cannot find by an index
+// it then takes for so expensive that it would compile it.
+const byIndex = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+	set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)`
 
 func (postgres) options() *sql.TxOptions {
 	return &sql.TxOptions{Isolation: sql.LevelReadCommitted}

@@ -65,8 +65,16 @@ func (p postgres) inspect(ctx context.Context, db *sql.DB, m *model) error {
 	if uid := m.columns[0]; uid.kind != tidemark.Text || uid.base == "character" || !known["uid"].unique {
 		return errUID
 	}
+	if err := db.QueryRowContext(ctx, sortedQuery, m.from, p.metadata).Scan(&m.sorted); err != nil {
+		return err
+	}
 	return p.constraints(ctx, db, m)
 }
+
+// sortedQuery tells whether the uids of a table, and of the metadata where that exists, have the database's
+// own collation, as those of the driver's tables have.
+const sortedQuery = `SELECT NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid IN (to_regclass(CAST($1 AS text)), to_regclass(CAST($2 AS text)))
+	AND a.attname = 'uid' AND a.attcollation <> 'pg_catalog."default"'::regcollation)`
 
 func (postgres) describe(c *column, k catalogued) error {
 	typ := k.base

@@ -57,9 +57,14 @@ func (p *pager) take(uid string, size int) bool {
 // limit is for one row more than the page may have: it tells whether there is another page.
 func (p *pager) limit() string { return " LIMIT " + strconv.Itoa(max(p.q.Limit, 1)+1) }
 
-// metaOf joins the metadata of uid, which is not that of another model.
-func (d *Driver) metaOf(cl *clause, m *model, uid string) string {
-	return " LEFT JOIN " + d.dialect.table("uids") + " o ON o.uid = " + uid + " LEFT JOIN " + d.metadata + " m ON m.uid = " + uid + " AND (o.model IS NULL OR o.model = " + cl.bind(m.name) + ")"
+// metaOf joins the metadata of uid, which is not that of another model. beyond, which may be "",
+// is a condition on both tables' uids that holds for all that are sought.
+func (d *Driver) metaOf(cl *clause, m *model, uid, beyond string) string {
+	own, meta := "", ""
+	if beyond != "" {
+		own, meta = " AND o.uid"+beyond, " AND m.uid"+beyond
+	}
+	return " LEFT JOIN " + d.dialect.table("uids") + " o ON o.uid = " + uid + own + " LEFT JOIN " + d.metadata + " m ON m.uid = " + uid + meta + " AND (o.model IS NULL OR o.model = " + cl.bind(m.name) + ")"
 }
 
 func (d *Driver) metaColumns() string {
@@ -67,14 +72,21 @@ func (d *Driver) metaColumns() string {
 	return "m.uid, " + di.readMeta("created_at") + ", " + di.readMeta("updated_at") + ", " + di.readMeta("deleted_at")
 }
 
-// all reads a page of all rows that the scope selects.
+// all reads a page of all rows that the scope selects. Where that is the whole table, the page's metadata
+// lies together as its rows do, and the three indexes are read side by side from the uid on.
 func (p *pager) all(ctx context.Context, t *tx) error {
 	cl := &clause{d: t.d.dialect}
 	after := cl.bind(p.q.After)
 	found := "SELECT * FROM " + p.m.from + ` t WHERE t."uid" > ` + after + " AND " + cl.where(p.m, p.q.Scope) + ` ORDER BY t."uid"` + p.limit()
+	requests := append(p.count(t), t.byIndex(t.reach(tidemark.Cursor{}, &p.reach))...)
+	beyond := ""
+	if s := t.d.dialect.sideBySide(); s != "" && p.m.sorted && len(p.q.Scope.Terms())+len(p.q.Scope.Any()) == 0 {
+		beyond = " > " + after
+		requests = append(requests, silent(s))
+	}
 	rd := newReader(p.m, 4)
-	rows := request{
-		m: p.m, statement: "SELECT " + t.d.metaColumns() + ", " + p.m.selected + " FROM (" + found + ") AS t" + t.d.metaOf(cl, p.m, `t."uid"`) + ` ORDER BY t."uid"`,
+	return t.do(ctx, append(requests, request{
+		m: p.m, statement: "SELECT " + t.d.metaColumns() + ", " + p.m.selected + " FROM (" + found + ") AS t" + t.d.metaOf(cl, p.m, `t."uid"`, beyond) + ` ORDER BY t."uid"`,
 		args: cl.args, reads: rd,
 		each: func() error {
 			row := rd.row()
@@ -83,8 +95,7 @@ func (p *pager) all(ctx context.Context, t *tx) error {
 			}
 			return nil
 		},
-	}
-	return t.do(ctx, append(p.count(t), t.reach(tidemark.Cursor{}, &p.reach), rows)...)
+	})...)
 }
 
 // count counts what the scope selects, if that was asked for.
@@ -102,6 +113,14 @@ func (p *pager) count(t *tx) []request {
 	}}}
 }
 
+// byIndex has the requests, and all that follow in the transaction, go by indexes.
+func (t *tx) byIndex(requests ...request) []request {
+	if s := t.d.dialect.byIndex(); s != "" {
+		return append([]request{silent(s)}, requests...)
+	}
+	return requests
+}
+
 // changed reads a page of the rows that the log names since the cursor.
 func (p *pager) changed(ctx context.Context, t *tx) error {
 	var others []string // those that the scope does not select now
@@ -112,7 +131,7 @@ func (p *pager) changed(ctx context.Context, t *tx) error {
 	rd := newReader(p.m, 5)
 	rows := request{
 		m: p.m, statement: "SELECT c.uid, " + t.d.metaColumns() + ", " + p.m.selected + " FROM (" + uids + ") AS c LEFT JOIN " + p.m.from + ` t ON t."uid" = c.uid AND ` + where +
-			t.d.metaOf(cl, p.m, "c.uid") + " ORDER BY c.uid",
+			t.d.metaOf(cl, p.m, "c.uid", "") + " ORDER BY c.uid",
 		args: cl.args, reads: rd,
 		each: func() error {
 			uid, row := rd.text(0), rd.row()
@@ -126,8 +145,7 @@ func (p *pager) changed(ctx context.Context, t *tx) error {
 			return nil
 		},
 	}
-	requests := append(p.count(t), t.reach(p.q.From, &p.reach), rows)
-	if err := t.do(ctx, requests...); err != nil {
+	if err := t.do(ctx, append(p.count(t), t.byIndex(t.reach(p.q.From, &p.reach), rows)...)...); err != nil {
 		return err
 	}
 	if err := p.reach.check(p.q.From); err != nil {
@@ -184,7 +202,7 @@ func (p *pager) gone(ctx context.Context, t *tx, uids []string) error {
 	found := make(map[string]tidemark.RowMeta, len(uids))
 	rd := newReader(p.m, 5)
 	err := t.do(ctx, request{
-		m: p.m, statement: "SELECT x.u, " + t.d.metaColumns() + ", " + p.m.selected + " FROM " + from + " LEFT JOIN " + p.m.from + ` t ON t."uid" = x.u` + t.d.metaOf(cl, p.m, "x.u"),
+		m: p.m, statement: "SELECT x.u, " + t.d.metaColumns() + ", " + p.m.selected + " FROM " + from + " LEFT JOIN " + p.m.from + ` t ON t."uid" = x.u` + t.d.metaOf(cl, p.m, "x.u", ""),
 		args: cl.args, reads: rd,
 		each: func() error {
 			uid := rd.text(0)

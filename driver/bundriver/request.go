@@ -19,6 +19,9 @@ type request struct {
 	done func(n int) error
 }
 
+// silent is a statement whose result does not matter.
+func silent(statement string) request { return request{statement: statement} }
+
 // do makes the statements, in their order. Over pgx they travel together: they wait for one
 // round trip, and what stands behind a statement that fails is not made.
 func (t *tx) do(ctx context.Context, requests ...request) error {

@@ -254,6 +254,8 @@ func (sqlite) limits(c *column) (low, high *tidemark.Bound) {
 
 func (sqlite) begin() []string         { return []string{"BEGIN IMMEDIATE"} }
 func (sqlite) look() []string          { return []string{"BEGIN"} }
+func (sqlite) byIndex() string         { return "" }
+func (sqlite) sideBySide() string      { return "" }
 func (sqlite) options() *sql.TxOptions { return nil }
 func (s sqlite) seize() string         { return "DELETE FROM " + s.table("uids") + " WHERE false" }
 func (sqlite) checkNow() string        { return "" }

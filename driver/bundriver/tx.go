@@ -64,7 +64,7 @@ func (t *tx) open(ctx context.Context, statements []string) error {
 	}
 	if t.piped {
 		for _, s := range statements {
-			t.first = append(t.first, request{statement: s})
+			t.first = append(t.first, silent(s))
 		}
 		return nil
 	}
@@ -82,7 +82,7 @@ func (t *tx) release() {
 }
 
 func (t *tx) commit(ctx context.Context) error {
-	if err := t.do(ctx, request{statement: "COMMIT"}); err != nil {
+	if err := t.do(ctx, silent("COMMIT")); err != nil {
 		return err
 	}
 	t.done = true
