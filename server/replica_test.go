@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,9 +12,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/uptrace/bun"
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/server"
+	"github.com/tidemark-sync/tidemark/transport/pipe"
 )
 
 // replica is the simplest client of the second protocol that is right: it takes pages and
@@ -243,7 +248,7 @@ func (r *replica) settle() {
 }
 
 // check compares the copy with the tables, and what was told with what may be told.
-func (r *replica) check(b *bench) {
+func (r *replica) check(driver tidemark.Driver) {
 	r.t.Helper()
 	want := map[[2]string]string{}
 	for model, schema := range r.schemas {
@@ -251,7 +256,7 @@ func (r *replica) check(b *bench) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		snap, err := b.db.Snapshot(context.Background(), all, nil)
+		snap, err := driver.Snapshot(context.Background(), all, nil)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -305,18 +310,46 @@ func TestCopiesEqualTheTables(t *testing.T) {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			copiesEqualTheTables(t, seed)
+			b := setup(t, replicated())
+			copiesEqualTheTables(t, b, b.db, b.db.RunInTx, seed)
 		})
 	}
 }
 
-func copiesEqualTheTables(t *testing.T, seed uint64) {
+// The same over databases in SQL, whose transactions write at once.
+func TestCopiesEqualTheTablesOfSQL(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	onSQL(t, func(t *testing.T, b *sqlBench) {
+		srv, err := server.New(b.driver, replicated())
+		if err != nil {
+			t.Fatal(err)
+		}
+		over := &bench{t: t, server: srv, pipe: pipe.New(srv, nil), log: b.log}
+		t.Cleanup(func() {
+			srv.Close()
+			over.pipe.Close()
+		})
+		copiesEqualTheTables(t, over, b.driver, func(ctx context.Context, fn func(context.Context) error) error {
+			return b.driver.RunInTx(ctx, func(ctx context.Context, _ bun.Tx) error { return fn(ctx) })
+		}, seed)
+	})
+}
+
+// replicated are the options under which copies are compared: small pages, and cursors at once.
+func replicated() *server.Options {
+	return &server.Options{PageBytes: 300, CursorInterval: 1, Now: func() time.Time { return noon }}
+}
+
+type inTx func(context.Context, func(context.Context) error) error
+
+func copiesEqualTheTables(t *testing.T, b *bench, driver tidemark.Driver, tx inTx, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 0))
-	b := setup(t, &server.Options{PageBytes: 300, CursorInterval: 1})
 	var replicas []*replica
 	for range 3 {
 		r := &replica{t: t, rows: map[[2]string]copied{}, schemas: map[string]*tidemark.Schema{}}
-		for _, s := range b.db.Models() {
+		for _, s := range driver.Models() {
 			r.schemas[s.Name()] = s
 		}
 		r.connect(b)
@@ -325,7 +358,7 @@ func copiesEqualTheTables(t *testing.T, seed uint64) {
 	for range 4 {
 		var wg sync.WaitGroup
 		for range 3 {
-			w := &randomWriter{b: b, rng: rand.New(rand.NewPCG(rng.Uint64(), 0))}
+			w := &randomWriter{b: b, tx: tx, rng: rand.New(rand.NewPCG(rng.Uint64(), 0))}
 			wg.Go(func() { w.run(25) })
 		}
 		for _, r := range replicas {
@@ -346,10 +379,10 @@ func copiesEqualTheTables(t *testing.T, seed uint64) {
 		b.quiet()
 		for _, r := range replicas {
 			r.settle()
-			r.check(b)
+			r.check(driver)
 			if rng.IntN(2) == 0 { // away for a while: the scopes that it has are caught up later
 				r.c.conn.Close(tidemark.ClosedTransport)
-				(&randomWriter{b: b, rng: rng}).run(5)
+				(&randomWriter{b: b, tx: tx, rng: rng}).run(5)
 				r.connect(b)
 			}
 		}
@@ -373,6 +406,7 @@ func randomScope(rng *rand.Rand) (model, where string) {
 // randomWriter writes rows by every way that there is.
 type randomWriter struct {
 	b      *bench
+	tx     inTx
 	rng    *rand.Rand
 	pusher *client
 	client string
@@ -384,7 +418,7 @@ func (w *randomWriter) run(steps int) {
 	for range steps {
 		switch w.rng.IntN(4) {
 		case 0:
-			w.call(context.Background())
+			w.lost(w.call(context.Background()))
 		case 1:
 			w.transaction()
 		default:
@@ -404,37 +438,50 @@ func (w *randomWriter) mutation() tidemark.Mutation {
 	return m
 }
 
-func (w *randomWriter) call(ctx context.Context) {
+func (w *randomWriter) call(ctx context.Context) error {
 	m := w.mutation()
 	args := []any{m.UID, json.RawMessage(m.Data), m.Stamp}
 	if m.Op == tidemark.Delete {
 		args = []any{m.UID, m.Stamp}
 	}
 	method := map[tidemark.Op]string{tidemark.Create: "createWithMeta", tidemark.Update: "updateWithMeta", tidemark.Delete: "deleteWithMeta"}[m.Op]
-	if _, err := w.b.server.Service("post").Call(ctx, method, args...); err != nil {
+	_, err := w.b.server.Service("post").Call(ctx, method, args...)
+	return err
+}
+
+// lost takes note of an error: one that is temporary is a transaction that lost against another.
+func (w *randomWriter) lost(err error) {
+	if err != nil && !tidemark.Temporary(err) {
 		w.b.t.Error(err)
 	}
 }
 
 func (w *randomWriter) transaction() {
 	undo := errors.New("undo")
-	err := w.b.db.RunInTx(context.Background(), func(ctx context.Context) error {
-		w.call(ctx)
-		_ = w.b.db.RunInTx(ctx, func(ctx context.Context) error {
-			w.call(ctx)
+	err := w.tx(context.Background(), func(ctx context.Context) error {
+		if err := w.call(ctx); err != nil {
+			return err
+		}
+		err := w.tx(ctx, func(ctx context.Context) error {
+			err := w.call(ctx)
 			if w.rng.IntN(2) == 0 {
-				return undo
+				return cmp.Or(err, undo)
 			}
-			return nil
+			return err
 		})
-		w.call(ctx)
+		if err != nil && err != undo {
+			return err
+		}
+		if err := w.call(ctx); err != nil {
+			return err
+		}
 		if w.rng.IntN(3) == 0 {
 			return undo
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, undo) {
-		w.b.t.Error(err)
+	if err != undo {
+		w.lost(err)
 	}
 }
 
@@ -452,6 +499,13 @@ func (w *randomWriter) push() {
 		}
 	}
 	if a := w.pusher.ask("sync", "push", textOf(batch)); a.Err != nil {
-		w.b.t.Error(a.Err)
+		w.n = batch.Mutations[0].N // nothing was decided
+		w.lost(a.Err)
+	} else {
+		var got tidemark.PushAnswer
+		if err := got.UnmarshalJSON(a.Result); err != nil {
+			w.b.t.Error(err)
+		}
+		w.n = batch.Mutations[0].N + int64(len(got.Verdicts))
 	}
 }
