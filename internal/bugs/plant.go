@@ -37,7 +37,9 @@ type test struct {
 // simulator looks for a bug with one seed after the other.
 var simulator = test{"internal/sim", "^TestPromisesHold$", true}
 
-func (t test) String() string { return t.pkg + " " + strings.Trim(t.run, "^$") }
+func (t test) String() string { return t.pkg + " " + plain.Replace(t.run) }
+
+var plain = strings.NewReplacer("^", "", "$", "", "(", "", ")", "", "|", ", ")
 
 // args are those of the test's i-th run: each begins with other seeds.
 func (t test) args(i int) []string {
