@@ -88,8 +88,11 @@ var clientBugs = []bug{
 	},
 	{
 		name: "stays", promise: "1", what: "a row that left its scope stays on the device",
-		edits: []edit{{"client/pull.go", `		return left(r, x.gone, passing)
-`, `		return false
+		edits: []edit{{"client/pull.go", `	guard := passing || r.Pending > 0
+`, `	guard := passing || r.Pending > 0
+	if !d.Deleted {
+		return false
+	}
 `}},
 		found: simulator,
 	},
