@@ -168,6 +168,37 @@ func TestARestoredServerDatabase(t *testing.T) {
 	}
 }
 
+// In the guide's protocol devices hand back what the server has lost and they still hold. All come to the same.
+func TestARestoredServerDatabaseInTheGuidesProtocol(t *testing.T) {
+	t.Parallel()
+	w := (&world{t: t, guide: true}).open()
+	for _, uid := range []string{"edited", "long gone", "untouched"} {
+		w.write(created(uid, "old", daysAgo(9)))
+	}
+	writer, sleeper := w.device(nil), w.device(nil)
+	w.agree(writer, sleeper)
+	sleeper.offline()
+	sleeper.create("slept", "the sleeper's")
+	writer.remove("long gone")
+	w.agree(writer)
+	copied := w.file()
+	w.agree(writer)
+	writer.label("edited", "after the copy")
+	writer.create("made", "after the copy")
+	w.agree(writer)
+	writer.offline()
+	writer.label("untouched", "the writer's")
+	w.restore(copied)
+	w.has(map[string]string{"edited": "old", "untouched": "old"})
+	sleeper.online()
+	w.agree(sleeper)
+	writer.online()
+	w.agree(writer, sleeper)
+	w.has(map[string]string{"edited": "after the copy", "made": "after the copy", "untouched": "the writer's", "slept": "the sleeper's"})
+	writer.lists()
+	sleeper.lists()
+}
+
 // itemRow2 and tagRow are the models after the server was migrated.
 type (
 	itemRow2 struct {
