@@ -20,6 +20,11 @@ type LogDriver interface {
 	// Horizon returns the cursor below which the log is complete.
 	Horizon(ctx context.Context) (Cursor, error)
 
+	// Own reports whether all changes between two cursors were made through this very driver, by calls
+	// that had a [Witness]: who hears of them as they are made has then heard of all. It is false for
+	// those of another process on the same database.
+	Own(ctx context.Context, from, to Cursor) (bool, error)
+
 	// Pull reads, as of one moment, a page of rows that have changed since q.From; all rows
 	// that q.Scope selects where that is zero. In a constant number of statements.
 	//

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"sync"
@@ -14,10 +15,11 @@ import (
 type cursorTimer struct {
 	live *live
 
-	mu      sync.Mutex  // protects what follows
-	timer   *time.Timer // nil while there is nothing to tell
-	telling bool        // a cursor is on its way
-	dirty   bool        // changes were sent since it was read
+	mu      sync.Mutex      // protects what follows
+	from    tidemark.Cursor // up to it all changes were this server's, or nobody is told cursors who was there before it
+	timer   *time.Timer     // nil while there is nothing to tell
+	telling bool            // a cursor is on its way
+	dirty   bool            // changes were sent since it was read
 }
 
 // arm has a cursor follow what was just sent.
@@ -69,17 +71,57 @@ func (c *cursorTimer) tell() bool {
 		}
 		return false
 	}
+	own, err := c.extend(ctx, at)
+	if err != nil {
+		return false
+	}
 	select {
 	case <-c.live.landing():
 	case <-s.ctx.Done():
 		return false
 	}
+	if !own {
+		s.log.Debug("others write the database: sessions keep their cursors")
+		for _, session := range c.live.scopes.everyone() {
+			session.missing.Store(true)
+		}
+		return true
+	}
 	text := append(tidemark.AppendString([]byte(`{"cursor":`), at.String()), '}')
 	messages := []*tidemark.Message{{Event: tidemark.EventCursor, Args: []json.RawMessage{text}}}
 	for _, session := range c.live.scopes.everyone() {
-		session.hearing.send(messages)
+		if !session.missing.Load() {
+			session.hearing.send(messages)
+		}
 	}
 	return true
+}
+
+// begin notes a cursor at which nobody had a scope yet; the first counts.
+func (c *cursorTimer) begin(at tidemark.Cursor) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.from.IsZero() {
+		c.from = at
+	}
+}
+
+// extend goes on to a later cursor, and reports whether all changes in between were made through this
+// server. Of others' the sessions have not heard: a cursor beyond them would hide them for good.
+func (c *cursorTimer) extend(ctx context.Context, at tidemark.Cursor) (own bool, err error) {
+	c.mu.Lock()
+	from := c.from
+	c.mu.Unlock()
+	if from.Epoch == at.Epoch {
+		own, err = c.live.server.logs.Own(ctx, from, at)
+	}
+	if err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.from = at
+	return own, nil
 }
 
 // stop ends the timer, with the server.

@@ -680,3 +680,47 @@ func TestSessionsLeaveWhileAChangeGoesRound(t *testing.T) {
 		t.Errorf("%d scopes are live", n)
 	}
 }
+
+// No cursor goes past a change that was made past the server: its sessions did not hear of it, and
+// get it when they come back. Sessions that open their scopes later do get cursors.
+func TestCursorStopsAtWhatOthersWrote(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, nil)
+		reader, writer := b.dial(), b.dial()
+		reader.open(wanted("post", `{}`))
+		cursors := func(c *client) (n int) {
+			synctest.Wait()
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			for _, m := range c.got {
+				if m.Event == tidemark.EventCursor {
+					n++
+				}
+			}
+			return n
+		}
+		writer.result("post", "createWithMeta", "x", map[string]any{"title": "1"}, at(1))
+		time.Sleep(time.Minute)
+		if n := cursors(reader); n != 1 {
+			t.Fatalf("%d cursors, want 1", n)
+		}
+		if _, err := b.db.Write(t.Context(), []tidemark.Mutation{{Model: "post", UID: "y", Op: tidemark.Create, Data: tidemark.Row(`{"title":"2"}`), Stamp: stamp(2)}}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			writer.result("post", "updateWithMeta", "x", map[string]any{"title": "3"}, at(3+i))
+			time.Sleep(time.Minute)
+		}
+		if n := cursors(reader); n != 1 {
+			t.Errorf("%d cursors after somebody else wrote, want 1", n)
+		}
+		later := b.dial()
+		later.open(wanted("post", `{}`))
+		writer.result("post", "updateWithMeta", "x", map[string]any{"title": "4"}, at(9))
+		time.Sleep(time.Minute)
+		if a, b := cursors(reader), cursors(later); a != 1 || b != 1 {
+			t.Errorf("%d and %d cursors, want 1 and 1", a, b)
+		}
+	})
+}

@@ -74,6 +74,7 @@ func (s *Server) introduce(ctx context.Context, req *tidemark.OpenRequest) (*tid
 	if err != nil {
 		return nil, driverError(err)
 	}
+	s.live.cursor.begin(at)
 	a := &tidemark.OpenAnswer{
 		Protocol: min(req.Protocol, tidemark.ProtocolVersion), Now: tidemark.StampOf(s.opts.Now()), Epoch: at.Epoch,
 		Limits: tidemark.ServerLimits{Scopes: s.opts.MaxScopes, Mutations: s.opts.MaxPush, Bytes: s.opts.PageBytes, MaxDrift: s.opts.MaxDrift.Microseconds()},

@@ -36,9 +36,9 @@ type Options struct {
 
 	// CursorInterval is how long after changes the sessions that were told of them, and all others with
 	// scopes, hear from where they go on when they come back; until then they would be sent the
-	// same again, which does no harm. Defaults to 5 seconds; negative means never. It must be
-	// negative where another process, or code that calls the driver and not the server, writes the models
-	// too: this server's sessions do not hear of that live, and it would be passed over.
+	// same again, which does no harm. Where another process, or code that calls the driver and not the
+	// server, writes the models too, this server's sessions do not hear of that live: they keep the
+	// cursors that they have, and get it when they come back. Defaults to 5 seconds; negative means never.
 	CursorInterval time.Duration
 
 	// MaxPush is how many mutations one push may have; a larger one is CodeLimit. Defaults to 500.

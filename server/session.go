@@ -46,6 +46,7 @@ type Session struct {
 	// What the session hears by the second protocol; see scopes.
 	introduced atomic.Bool   // sync.open was called
 	scoped     atomic.Bool   // it hears of models by its scopes and not by channels
+	missing    atomic.Bool   // changes were made that it was not told of: no cursor goes past them
 	reading    chan struct{} // has a token for each call that reads pages
 	hearing    hearing
 	scopes     map[int64]*scope // by their numbers; nil once it has ended. Protected by scopes.mu

@@ -48,6 +48,7 @@ package bundriver
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"fmt"
 	"log/slog"
@@ -95,6 +96,7 @@ type Driver struct {
 	now      func() time.Time
 	log      *slog.Logger
 	closed   atomic.Bool
+	node     string // begins the origin of the changes that this driver made with a witness
 
 	// mode stands before the values of each statement, for pgx; empty for others.
 	mode []any
@@ -118,7 +120,7 @@ func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver,
 	if opts != nil {
 		o = *opts
 	}
-	d := &Driver{db: db.DB, bun: db, models: make(map[string]*model), now: o.Now, log: o.Logger}
+	d := &Driver{db: db.DB, bun: db, models: make(map[string]*model), now: o.Now, log: o.Logger, node: rand.Text() + "/"}
 	if o.MetadataTable == "" {
 		o.MetadataTable = "metadata"
 	}

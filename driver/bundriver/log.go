@@ -45,6 +45,9 @@ func (t *tx) logged(runs []*run, outs []tidemark.Outcome, origin string) []reque
 			entries = append(entries, entry{r.items[i].uid, []json.RawMessage{r.model.quoted, before, strconv.AppendInt(nil, int64(o.Meta.T()), 10)}})
 		}
 	}
+	if t.witnessed {
+		origin = t.d.node + origin
+	}
 	return t.log(entries, origin)
 }
 
@@ -112,6 +115,26 @@ func (d *Driver) Horizon(ctx context.Context) (tidemark.Cursor, error) {
 	var r reach
 	err := d.seeing(ctx, func(t *tx) error { return t.do(ctx, t.reach(tidemark.Cursor{}, &r)) })
 	return r.horizon, err
+}
+
+// Own looks for entries of the log that are another driver's, or that no witness heard of.
+func (d *Driver) Own(ctx context.Context, from, to tidemark.Cursor) (bool, error) {
+	p := d.dialect.positions()
+	own := true
+	rd := newReader(nil, 1)
+	err := d.seeing(ctx, func(t *tx) error {
+		own = true
+		return t.do(ctx, request{
+			statement: "SELECT 1 FROM " + d.dialect.table("log") + " l WHERE " + p.column + " >= " + p.bound(d.dialect, 1) + " AND " + p.column + " < " + p.bound(d.dialect, 2) +
+				" AND substr(l.origin, 1, " + strconv.Itoa(len(d.node)) + ") <> " + d.dialect.placeholder(3) + " LIMIT 1",
+			args: []any{strconv.FormatInt(from.At, 10), strconv.FormatInt(to.At, 10), d.node}, reads: rd,
+			each: func() error {
+				own = false
+				return nil
+			},
+		})
+	})
+	return own, err
 }
 
 // seeing runs fn in a transaction that reads, again where the connection was of no use.

@@ -97,7 +97,7 @@ func (p *pushing) once(ctx context.Context, careful bool, attempt int) error {
 		return err
 	}
 	defer t.end(ctx)
-	t.attempt = attempt
+	t.attempt, t.witnessed = attempt, heard(p.witness)
 	f := t.fresh(p.b, careful)
 	var text string
 	if err := t.do(ctx, append([]request{t.askLedger(p.b.Client, &text)}, f.read()...)...); err != nil {

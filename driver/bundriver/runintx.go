@@ -168,7 +168,7 @@ func (j *joined) write(ctx context.Context, ms []tidemark.Mutation, w tidemark.W
 	runs := j.d.plan(ms, outs)
 	err := repeat(runs, outs, func(careful bool, attempt int) error {
 		part := j.base
-		part.attempt = attempt
+		part.attempt, part.witnessed = attempt, heard(w)
 		err := j.undoable(ctx, func() error { return part.applyAll(ctx, runs, outs, careful) })
 		if state, _, _ := sqlState(err); len(state) == 5 && state[:2] == "40" {
 			return final(err) // the others' locks, and ours, stay as they are

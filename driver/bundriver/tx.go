@@ -14,15 +14,16 @@ import (
 // say BEGIN IMMEDIATE whatever the application's data source name is. Or it is a part
 // of the application's transaction; then conn is nil.
 type tx struct {
-	d       *Driver
-	conn    *sql.Conn
-	on      statements
-	piped   bool      // statements can travel together
-	first   []request // what opens the transaction, until the first statement takes it along
-	writes  bool      // it holds the driver's turn to write
-	done    bool
-	attempt int             // which attempt at the same writes this is, from 1
-	taken   map[string]bool // uids that were taken for their models
+	d         *Driver
+	conn      *sql.Conn
+	on        statements
+	piped     bool      // statements can travel together
+	first     []request // what opens the transaction, until the first statement takes it along
+	writes    bool      // it holds the driver's turn to write
+	done      bool
+	attempt   int             // which attempt at the same writes this is, from 1
+	witnessed bool            // somebody hears of the changes as they are made
+	taken     map[string]bool // uids that were taken for their models
 }
 
 // statements is where a transaction's statements go.

@@ -71,6 +71,12 @@ func (d *Driver) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark
 	return d.write(ctx, ms, 0, w)
 }
 
+// heard reports whether somebody hears of what is made with the witness w.
+func heard(w tidemark.Witness) bool {
+	_, silent := w.(nobody)
+	return w != nil && !silent
+}
+
 // write makes the mutations, which stand at from in what the witness knows.
 func (d *Driver) write(ctx context.Context, ms []tidemark.Mutation, from int, w tidemark.Witness) ([]tidemark.Outcome, error) {
 	outs := make([]tidemark.Outcome, len(ms))
@@ -228,7 +234,7 @@ func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outc
 		return err
 	}
 	defer t.end(ctx)
-	t.attempt = attempt
+	t.attempt, t.witnessed = attempt, heard(w)
 	if err := t.applyAll(ctx, runs, outs, careful); err != nil {
 		return err
 	}

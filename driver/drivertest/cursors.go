@@ -170,4 +170,29 @@ var cursors = []check{
 			t.Errorf("the next one: %+v", vs[0])
 		}
 	}},
+	{"changes that nobody heard of", "Own is true between two cursors when a witness heard of every change between them, and false otherwise", func(t *testing.T, h Harness) {
+		d := h.log(t)
+		heard := func(from tidemark.Cursor, what string, want bool) tidemark.Cursor {
+			t.Helper()
+			to := h.settled(t)
+			if own, err := d.Own(t.Context(), from, to); err != nil || own != want {
+				t.Errorf("after %s: %v, %v; want %v", what, own, err, want)
+			}
+			return to
+		}
+		c := h.settled(t)
+		if _, err := d.WriteTx(t.Context(), []tidemark.Mutation{h.mutation(t, tidemark.Create, "note", "a", `{"n":1}`, 10)}, &hearing{}); err != nil {
+			t.Fatal(err)
+		}
+		c = heard(c, "a write with a witness", true)
+		h.pushHeard(t, batch("c", 1, h.mutation(t, tidemark.Update, "note", "a", `{"n":2}`, 20)), &hearing{})
+		c = heard(c, "a push with a witness", true)
+		before := c
+		h.write(t, h.mutation(t, tidemark.Update, "note", "a", `{"n":3}`, 30))
+		c = heard(c, "a write without one", false)
+		h.push(t, batch("c", 2, h.mutation(t, tidemark.Update, "note", "a", `{"n":4}`, 40)))
+		c = heard(c, "a push without one", false)
+		heard(c, "nothing", true)
+		heard(before, "all of it", false)
+	}},
 }

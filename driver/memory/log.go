@@ -20,6 +20,7 @@ type change struct {
 	before     tidemark.Row
 	at         time.Time
 	nonce      uint64
+	unheard    bool // nobody heard of it as it was made
 }
 
 // changeLog has the changes in the order of the commits, numbered without gaps from 1: there is one
@@ -86,6 +87,31 @@ func (d *Driver) Horizon(ctx context.Context) (tidemark.Cursor, error) {
 		return tidemark.Cursor{}, err
 	}
 	return d.log.horizon(), nil
+}
+
+// Own looks for changes that no witness heard of: nobody else has this database.
+func (d *Driver) Own(ctx context.Context, from, to tidemark.Cursor) (bool, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if err := d.usable(ctx); err != nil {
+		return false, err
+	}
+	changes, err := d.log.since(from)
+	if err != nil {
+		return false, err
+	}
+	n := min(max(to.At-from.At, 0), int64(len(changes)))
+	return !slices.ContainsFunc(changes[:n], func(c change) bool { return c.unheard }), nil
+}
+
+// unheard marks what the transaction has made from the n-th change on, where nobody hears of it.
+func (d *Driver) unheard(n int, w tidemark.Witness) {
+	if _, silent := w.(nobody); !silent {
+		return
+	}
+	for i := range d.made[n:] {
+		d.made[n+i].unheard = true
+	}
 }
 
 // Pull reads under one lock, which is its moment. It sees what is committed, also with

@@ -21,7 +21,11 @@ func (d *Driver) Push(ctx context.Context, b *tidemark.Batch, w tidemark.Witness
 		return nil, err
 	}
 	defer d.release()
-	repeated, outcomes, err := d.push(ctx, b)
+	heard := w
+	if w == nil {
+		heard = nobody{}
+	}
+	repeated, outcomes, err := d.push(ctx, b, heard)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +41,7 @@ func (d *Driver) Push(ctx context.Context, b *tidemark.Batch, w tidemark.Witness
 }
 
 // push returns the outcomes of all mutations, the first of which are repetitions.
-func (d *Driver) push(ctx context.Context, b *tidemark.Batch) (repeated int, outcomes []tidemark.Outcome, err error) {
+func (d *Driver) push(ctx context.Context, b *tidemark.Batch, w tidemark.Witness) (repeated int, outcomes []tidemark.Outcome, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usable(ctx); err != nil {
@@ -61,6 +65,7 @@ func (d *Driver) push(ctx context.Context, b *tidemark.Batch) (repeated int, out
 	c.ledger.Record(b, fresh)
 	c.pushed = d.now()
 	d.clients[b.Client] = c
+	d.unheard(0, w)
 	d.commit()
 	return repeated, append(outcomes, fresh...), nil
 }

@@ -77,10 +77,12 @@ func (t *tx) write(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witne
 	if t.copy == nil {
 		return nil, errEnded
 	}
+	n := len(t.copy.made)
 	outcomes, err := t.copy.apply(ctx, ms)
 	if err != nil {
 		return nil, err
 	}
+	t.copy.unheard(n, w)
 	w.Decided(0, outcomes)
 	t.witnesses = append(t.witnesses, w)
 	return outcomes, nil

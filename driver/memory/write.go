@@ -32,7 +32,7 @@ func (d *Driver) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark
 		return nil, err
 	}
 	defer d.release()
-	outcomes, err := d.applyAndCommit(ctx, ms)
+	outcomes, err := d.applyAndCommit(ctx, ms, w)
 	if err != nil {
 		return nil, err
 	}
@@ -41,13 +41,15 @@ func (d *Driver) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark
 	return outcomes, nil
 }
 
-func (d *Driver) applyAndCommit(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+func (d *Driver) applyAndCommit(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.usable(ctx); err != nil {
 		return nil, err
 	}
+	n := len(d.made)
 	outcomes := d.writeAll(ms)
+	d.unheard(n, w)
 	d.commit()
 	return outcomes, nil
 }

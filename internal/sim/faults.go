@@ -240,6 +240,13 @@ func (d *logDatabase) Push(ctx context.Context, b *tidemark.Batch, w tidemark.Wi
 	return verdicts, err
 }
 
+func (d *logDatabase) Own(ctx context.Context, from, to tidemark.Cursor) (bool, error) {
+	if d.dead.Load() {
+		return false, errGone
+	}
+	return d.log.Own(ctx, from, to)
+}
+
 func (d *logDatabase) Horizon(ctx context.Context) (tidemark.Cursor, error) {
 	if d.dead.Load() {
 		return tidemark.Cursor{}, errGone
