@@ -78,19 +78,20 @@ var every = flag.Bool("every", false, "cut at every message, not at some and the
 // sweep cuts in each way at some of the messages, and at each of the last ones, where the COMMIT is, until there is
 // nothing left to cut. once does something with uids of a prefix, in which the cut happens, and all that is to be checked then.
 func sweep(t *testing.T, b *bench, once func(t testing.TB, prefix string, when moment, at int) (met bool)) {
-	const last = 8
+	const last = 6
 	for when := range moment(moments) {
 		cuts := 0
 		try := func(at int) bool {
 			cuts++
 			return !t.Failed() && once(t, fmt.Sprint(when, cuts, "."), when, at)
 		}
+		try(math.MaxInt) // which prepares what stays prepared
 		try(math.MaxInt)
 		messages := b.wire.messages(when)
 		if messages < 4 {
 			t.Errorf("%v: only %d messages", when, messages)
 		}
-		step := max(1, messages/8)
+		step := max(1, messages/6)
 		if *every {
 			step = 1
 		}

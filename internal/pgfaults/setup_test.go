@@ -119,6 +119,9 @@ func (b *bench) number(query string, args ...any) (n int64) {
 	return n
 }
 
+// origin is the client of an entry of the log, without the driver that made it.
+const origin = `regexp_replace(l.origin, '^.*/', '')`
+
 // stateOf is everything that the database has of uids with the prefix, without it: rows, metadata, log.
 const stateOf = `SELECT coalesce(string_agg(x.s, E'\n' ORDER BY x.s), '') FROM (
 	SELECT 'note ' || to_jsonb(t)::text AS s FROM note t WHERE starts_with(t.uid, $1)
@@ -126,7 +129,7 @@ const stateOf = `SELECT coalesce(string_agg(x.s, E'\n' ORDER BY x.s), '') FROM (
 	UNION ALL SELECT 'own ' || to_jsonb(t)::text FROM own t WHERE starts_with(t.id, $1)
 	UNION ALL SELECT 'meta ' || to_jsonb(m)::text FROM metadata m WHERE starts_with(m.uid, $1)
 	UNION ALL SELECT 'uid ' || to_jsonb(u)::text FROM tidemark.uids u WHERE starts_with(u.uid, $1)
-	UNION ALL SELECT 'log ' || jsonb_build_array(l.uid, l.model, l.before, l.stamp, l.origin)::text FROM tidemark.log l WHERE starts_with(l.uid, $1)) x`
+	UNION ALL SELECT 'log ' || jsonb_build_array(l.uid, l.model, l.before, l.stamp, ` + origin + `)::text FROM tidemark.log l WHERE starts_with(l.uid, $1)) x`
 
 func (b *bench) state(prefix string) string {
 	b.Helper()

@@ -48,7 +48,7 @@ func (b *bench) once(batch *tidemark.Batch, err error, prefix string, want strin
 		b.Errorf("got %v, want %s", err, tidemark.CodeUnavailable)
 	}
 	b.settle()
-	if n := b.number("SELECT count(*) FROM tidemark.log WHERE origin = $1", batch.Client); n != 0 {
+	if n := b.number("SELECT count(*) FROM tidemark.log l WHERE "+origin+" = $1", batch.Client); n != 0 {
 		b.Errorf("%d entries of a push that failed", n)
 	}
 	vs := b.again(batch, nil)
@@ -56,7 +56,7 @@ func (b *bench) once(batch *tidemark.Batch, err error, prefix string, want strin
 		b.Errorf("again: got %s, %d of them repeated; want %s", told(vs), repeated(vs), want)
 	}
 	b.checkLedger(batch, vs)
-	if n := b.number("SELECT count(*) FROM tidemark.log WHERE origin = $1 AND starts_with(uid, $2)", batch.Client, prefix); n != int64(strings.Count(want, "applied")) {
+	if n := b.number("SELECT count(*) FROM tidemark.log l WHERE "+origin+" = $1 AND starts_with(l.uid, $2)", batch.Client, prefix); n != int64(strings.Count(want, "applied")) {
 		b.Errorf("%d entries for %s", n, want)
 	}
 }

@@ -116,7 +116,7 @@ func (l *link) outgoing(b []byte) (n int, cut bool, err error) {
 			break
 		}
 		k, ends := l.out.next(b[n:])
-		if n += k; !ends {
+		if n += k; !ends || !w.armed {
 			continue
 		}
 		w.sent++
