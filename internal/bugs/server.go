@@ -69,13 +69,6 @@ var serverBugs = []bug{
 		found: test{"server", "^TestAScopeIsLiveBeforeItIsRead$", false},
 	},
 	{
-		name: "order-of-commits", promise: "2", what: "what is told of a row does not wait for what was committed before",
-		edits: []edit{{"server/publication.go", `		last.part.followers = append(last.part.followers, p)
-		p.of.waits++
-`, ``}},
-		found: test{"server", "^TestLiveKeepsTheOrderOfCommits$", false},
-	},
-	{
 		name: "order-of-events", promise: "2", what: "an event leaves when it is made, and not behind those before it",
 		edits: []edit{{"server/order.go", `	for len(q.slots) > 0 && q.slots[0].filled && q.slots[0].settled {
 		first := q.slots[0]
