@@ -29,11 +29,12 @@ type member struct {
 
 var frugal = websocket.Dialer{ReadBufferSize: 1024, WriteBufferSize: 1024, WriteBufferPool: new(sync.Pool)}
 
-// idler is frugal with so small a buffer in the kernel that what it does not read is soon noticed.
+// idler is frugal with so small a buffer in the kernel that what it does not read is soon noticed. With one
+// below the loopback's segments, of 64 KiB, reading what is left would take minutes.
 var idler = websocket.Dialer{ReadBufferSize: 1024, WriteBufferSize: 1024, WriteBufferPool: new(sync.Pool), NetDial: func(network, address string) (net.Conn, error) {
 	c, err := net.Dial(network, address)
 	if err == nil {
-		err = c.(*net.TCPConn).SetReadBuffer(4096)
+		err = c.(*net.TCPConn).SetReadBuffer(256 << 10)
 	}
 	return c, err
 }}
