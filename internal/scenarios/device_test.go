@@ -382,6 +382,7 @@ func (d *jsDevice) leftovers(uid string) string {
 // devices runs a test with a device of each kind, both on worlds of their own, on each kind of database.
 func devices(t *testing.T, run func(t *testing.T, w *world, fresh func(testing.TB) device)) {
 	engines(t, func(t *testing.T, w *world) {
+		w.guideOnly = true // what these scenarios are about
 		w.open()
 		t.Run("JavaScript", func(t *testing.T) {
 			js := w.jsDevice(t)

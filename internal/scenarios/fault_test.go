@@ -387,6 +387,7 @@ func (c *flakyConn) Send(m *tidemark.Message) error {
 func TestABrokenLinkUndoesNoWrite(t *testing.T) {
 	t.Parallel()
 	engines(t, func(t *testing.T, w *world) {
+		w.guideOnly = true // one write at a time, so that the link breaks often
 		w.open()
 		link := &flaky{Dialer: w.dialer()}
 		d := newDevice(t, link, nil)
