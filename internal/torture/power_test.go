@@ -27,7 +27,7 @@ func onDisk(dsn string) string { return dsn + "&vfs=torture&_locking_mode=EXCLUS
 // TestAPowerCutLosesNothingAcknowledged cuts the power at a random moment of a device's
 // writes, again and again on the same file.
 func TestAPowerCutLosesNothingAcknowledged(t *testing.T) {
-	lost, acknowledged := powerCuts(t, *cuts, sqlite.DSN("a.db"), nil)
+	acknowledged, lost := powerCuts(t, *cuts, sqlite.DSN("a.db"), nil)
 	if lost != nil {
 		t.Fatal(lost)
 	}
@@ -36,12 +36,12 @@ func TestAPowerCutLosesNothingAcknowledged(t *testing.T) {
 
 // TestNormalLosesWritesInAPowerCut shows that the disk finds what it is for.
 func TestNormalLosesWritesInAPowerCut(t *testing.T) {
-	if lost, _ := powerCuts(t, 60, sqlite.DSNNormal("b.db"), &sqlite.Options{AllowNormal: true}); lost == nil {
+	if _, lost := powerCuts(t, 60, sqlite.DSNNormal("b.db"), &sqlite.Options{AllowNormal: true}); lost == nil {
 		t.Error("with synchronous=NORMAL nothing was lost: the disk is no test")
 	}
 }
 
-func powerCuts(t *testing.T, n int, dsn string, opts *sqlite.Options) (lost error, acknowledged int) {
+func powerCuts(t *testing.T, n int, dsn string, opts *sqlite.Options) (acknowledged int, lost error) {
 	const perFile = 25 // cuts
 	for file := 0; file*perFile < n; file++ {
 		r := rand.New(rand.NewPCG(uint64(file), 7))
@@ -51,12 +51,12 @@ func powerCuts(t *testing.T, n int, dsn string, opts *sqlite.Options) (lost erro
 		for range min(perFile, n-file*perFile) {
 			if err := untilPowerCut(t, disk, r, &h, onDisk(dsn), opts); err != nil {
 				t.Logf("file %d (seed %d)", file, file)
-				return err, acknowledged
+				return acknowledged, err
 			}
 		}
 		acknowledged += h.Writes
 	}
-	return nil, acknowledged
+	return acknowledged, nil
 }
 
 // untilPowerCut opens a device, checks it against its history, and writes until the power goes.
