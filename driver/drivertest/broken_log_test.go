@@ -26,12 +26,23 @@ type brokenLog struct {
 	horizon func(ctx context.Context) (tidemark.Cursor, error)
 	pull    func(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error)
 	push    func(ctx context.Context, b *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error)
+	own     func(ctx context.Context, from, to tidemark.Cursor) (bool, error)
 	known   func(ctx context.Context, client string) (int64, error)
 	purge   func(ctx context.Context, before time.Time) (int64, error)
 }
 
 func (b *brokenLog) Write(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {
+	if b.write == nil {
+		return b.Driver.Write(ctx, ms)
+	}
 	return b.WriteTx(ctx, ms, silent{})
+}
+
+func (b *brokenLog) Own(ctx context.Context, from, to tidemark.Cursor) (bool, error) {
+	if b.own != nil {
+		return b.own(ctx, from, to)
+	}
+	return b.Driver.Own(ctx, from, to)
 }
 
 type silent struct{}
@@ -343,10 +354,13 @@ var logMistakes = map[string]struct {
 }{
 	"changed is said of what is superseded": {outcomes(func(_ tidemark.Mutation, o *tidemark.Outcome) { o.Changed = o.Err == nil }), []string{"create_over_created", "update_over_a_tombstone", "delete_over_updated", "adopt_over_created", "what_changes_nothing_is_not_logged"}, []string{"*_over_*", "every_cell_in_one_batch"}},
 	"changed is not said of an adopted row": {outcomes(func(m tidemark.Mutation, o *tidemark.Outcome) { o.Changed = o.Changed && m.Op != tidemark.Adopt }), []string{"adopt_over_no_metadata", "every_cell_in_one_batch", "every_way_to_write_is_logged"}, nil},
-	"adopted rows are not logged":           {unlogged, []string{"adopted_rows_are_logged"}, nil},
-	"transactions are logged twice":         {twice, []string{"each_change_is_logged_once", "what_was_undone_is_not_logged"}, nil},
-	"the horizon passes open transactions":  {ahead, []string{"the_horizon_and_an_open_transaction"}, []string{"catch-up_beside_writers"}},
-	"departures are not told":               {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Gone = nil }), []string{"rows_that_left", "catch-up_from_any_cursor", "catch-up_beside_writers", "every_way_to_write_is_logged", "a_lost_write_that_buries_a_row_is_logged", "the_horizon_and_an_open_transaction", "what_a_page_has_is_the_caller's"}, []string{"a_page_after_a_row_that_is_gone"}},
+	"what nobody heard of counts as heard": {func(b *brokenLog) {
+		b.own = func(context.Context, tidemark.Cursor, tidemark.Cursor) (bool, error) { return true, nil }
+	}, []string{unheard}, nil},
+	"adopted rows are not logged":          {unlogged, []string{"adopted_rows_are_logged"}, nil},
+	"transactions are logged twice":        {twice, []string{"each_change_is_logged_once", "what_was_undone_is_not_logged"}, nil},
+	"the horizon passes open transactions": {ahead, []string{"the_horizon_and_an_open_transaction"}, []string{"catch-up_beside_writers"}},
+	"departures are not told":              {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Gone = nil }), []string{"rows_that_left", "catch-up_from_any_cursor", "catch-up_beside_writers", "every_way_to_write_is_logged", "a_lost_write_that_buries_a_row_is_logged", "the_horizon_and_an_open_transaction", "what_a_page_has_is_the_caller's"}, []string{"a_page_after_a_row_that_is_gone"}},
 	"departures have no row": {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) {
 		for i := range p.Gone {
 			p.Gone[i].Row = nil
@@ -561,6 +575,8 @@ func TestLogMistake(t *testing.T) {
 	})
 }
 
+const unheard = "changes_that_nobody_heard_of"
+
 // TestTheSuiteFindsMistakesOfLogs runs the suite on logs that are broken, without checks of
 // values, which take long and have nothing to do with it.
 func TestTheSuiteFindsMistakesOfLogs(t *testing.T) {
@@ -584,6 +600,9 @@ func TestTheSuiteFindsMistakesOfLogs(t *testing.T) {
 				}
 			}
 			for _, f := range found {
+				if f == unheard { // its writes without a witness have one in some of these drivers
+					continue
+				}
 				if !slices.ContainsFunc(slices.Concat(m.want, m.may), func(pattern string) bool { ok, _ := path.Match(pattern, f); return ok }) {
 					t.Errorf("check %s fails as well\n%.2000s", f, out)
 				}
