@@ -8,13 +8,17 @@ import (
 	"time"
 )
 
-// fanOut is W4: one write to many sessions, until the last has it; and a message of the
-// same length through melody alone.
+// fanOut is W4: one write to many sessions, until the last has it; and a message of about
+// the same length through melody alone.
 func (b *bench) fanOut(ctx context.Context) error {
 	for _, n := range b.sessions {
 		for range b.n {
+			limit, idle, err := fanOutBare(n)
+			if err != nil {
+				return err
+			}
 			for _, way := range []fanning{byChannel, byScope} {
-				if err := b.fanOutBy(ctx, way, n); err != nil {
+				if err := b.fanOutBy(ctx, way, n, limit, idle); err != nil {
 					return err
 				}
 			}
@@ -25,16 +29,15 @@ func (b *bench) fanOut(ctx context.Context) error {
 
 // fanning is a way to be told of changes.
 type fanning struct {
-	name   string
-	length int // of its messages, about
-	goal   float64
-	join   func(*process, []string) (*member, error)
-	alone  bool // the writer is none of the members: it is not told of its own write
+	name  string
+	goal  float64
+	join  func(*process, []string) (*member, error)
+	alone bool // the writer is none of the members: it is not told of its own write
 }
 
 var (
-	byChannel = fanning{name: "", length: 640, goal: 1.5, join: joinChannel}
-	byScope   = fanning{name: " by scope", length: 500, goal: 1.2, join: joinScopes, alone: true}
+	byChannel = fanning{goal: 1.5, join: joinChannel}
+	byScope   = fanning{name: " by scope", goal: 1.2, join: joinScopes, alone: true}
 	bare      = fanning{join: joinMelody}
 )
 
@@ -46,27 +49,28 @@ func idleName(sessions int, way fanning) string {
 	return "idle connection" + way.name + ", of " + grouped(sessions)
 }
 
-func (b *bench) fanOutBy(ctx context.Context, way fanning, n int) error {
+func fanOutBare(n int) (latency, idle float64, err error) {
 	s, err := start(melodic)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
-	limit := bare
-	limit.length = way.length
-	latency, idle, err := fanOutOnce(s, n, limit)
-	s.stop()
-	if err != nil {
-		return fmt.Errorf("melody: %w", err)
+	defer s.stop()
+	if latency, idle, err = fanOutOnce(s, n, bare); err != nil {
+		err = fmt.Errorf("melody: %w", err)
 	}
+	return latency, idle, err
+}
+
+func (b *bench) fanOutBy(ctx context.Context, way fanning, n int, limit, idleLimit float64) error {
 	idles := b.report.line("W4", idleName(n, way), "KiB", atMost(30))
-	idles.limit = append(idles.limit, idle)
+	idles.limit = append(idles.limit, idleLimit)
 	return b.each(ctx, scoped, 100, func(engine string, s *process) error {
 		var g goal
 		if engine == "postgres" && n >= 1000 {
 			g = ratioAtMost(way.goal)
 		}
 		l := b.report.line("W4", fanOutName(n, way, engine), "ms", g)
-		l.limit = append(l.limit, latency)
+		l.limit = append(l.limit, limit)
 		took, idle, err := fanOutOnce(s, n, way)
 		if err == nil {
 			l.add(took)
@@ -108,7 +112,7 @@ func fanOutOnce(s *process, n int, way fanning) (latency, idle float64, err erro
 	var latencies []float64
 	for i := range writes + warm {
 		w := writers[i*37%len(writers)]
-		took, err := all.write(w, w.frame(way.length))
+		took, err := all.write(w, w.frame())
 		if err != nil {
 			return 0, 0, err
 		}
