@@ -198,7 +198,7 @@ func (s *Server) firstPage(ctx context.Context, c *Call, session *Session, sub *
 	from, err := sub.position()
 	var page *tidemark.ScopePage
 	if err == nil {
-		page, err = s.page(&sub.reading, session, sub.scope, pass{from, sub.request.After, room})
+		page, err = s.page(&sub.reading, session, sub.scope, pass{from: from, after: sub.request.After, bytes: room})
 	}
 	if err == nil {
 		sub.answer.Page = page

@@ -7,8 +7,35 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-// maxPageRows is how many rows a page has at most, however short they are.
-const maxPageRows = 4096
+// maxPageRows is how many rows a page has at most, however short they are, and firstRows where
+// it is not known how many fit.
+const (
+	maxPageRows = 4096
+	firstRows   = 1024
+)
+
+// room is how many rows are asked of the database for a page of the scope: as many as fitted the last
+// one, and some more. What does not fit was read and sent in vain.
+func (sc *scope) room() int {
+	if n := int(sc.fits.Load()); n > 0 {
+		return n
+	}
+	return firstRows
+}
+
+// filled notes how many of the rows that were asked for a page had room for.
+func (sc *scope) filled(asked int, page *tidemark.Page) {
+	if !page.More {
+		return
+	}
+	n := len(page.Rows) + len(page.Gone)
+	if n >= asked { // there may have been room for more
+		n *= 2
+	} else {
+		n += n/8 + 1
+	}
+	sc.fits.Store(int64(min(n, maxPageRows)))
+}
 
 // pull is sync.pull(PullRequest): the next page of a scope that the session holds.
 func (s *Server) pull(ctx context.Context, c *Call) (any, error) {
@@ -37,7 +64,7 @@ func (s *Server) pull(ctx context.Context, c *Call) (any, error) {
 		return nil, errUnknownScope
 	}
 	r := svc.newReading(ctx, c, json.RawMessage(sc.where.Key()))
-	page, err := s.page(&r, session, sc, pass{from, req.After, s.opts.PageBytes})
+	page, err := s.page(&r, session, sc, pass{from: from, after: req.After, bytes: s.opts.PageBytes})
 	if refused, ok := err.(*refusal); ok {
 		return nil, refused.err
 	}
@@ -52,6 +79,7 @@ type pass struct {
 	from  tidemark.Cursor // as of its beginning
 	after string          // the uid that it has come to
 	bytes int             // about how long the page may be
+	rows  int             // how many rows it may have
 }
 
 // refusal is an error of a hook, which decides what a client may read.
@@ -62,10 +90,12 @@ func (r *refusal) Unwrap() error { return r.err }
 
 // page reads a page of a scope for a session. An error of a hook is a *refusal.
 func (s *Server) page(r *reading, session *Session, sc *scope, at pass) (*tidemark.ScopePage, error) {
+	at.rows = sc.room()
 	page, err := s.read(r.ctx, sc.where, at)
 	if err != nil {
 		return nil, err
 	}
+	sc.filled(at.rows, page)
 	out := &tidemark.ScopePage{Cursor: page.Horizon.String(), Total: page.Total}
 	if page.More {
 		out.After = page.Last
@@ -129,7 +159,7 @@ func lengthOf(p *tidemark.ScopePage) int {
 // read reads a page. Rows that have no metadata, since another program inserted them, are given some
 // first, and everybody hears of that; then the page is read again.
 func (s *Server) read(ctx context.Context, where *tidemark.Predicate, at pass) (*tidemark.Page, error) {
-	q := tidemark.Pull{Scope: where, From: at.from, After: at.after, Limit: maxPageRows, Bytes: at.bytes,
+	q := tidemark.Pull{Scope: where, From: at.from, After: at.after, Limit: at.rows, Bytes: at.bytes,
 		Count: at.from.IsZero() && at.after == ""}
 	const attempts = 3 // others may go on inserting
 	for i := 1; ; i++ {

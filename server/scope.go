@@ -15,6 +15,7 @@ type scope struct {
 	number   int64
 	where    *tidemark.Predicate
 	sessions audience
+	fits     atomic.Int64 // how many rows are asked for a page; 0 while that is not known
 }
 
 // scopes are all live scopes, and who holds them.
