@@ -1,0 +1,157 @@
+package client_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/client"
+)
+
+func TestOverlappingScopes(t *testing.T) {
+	inSecondWorld(t, small, func(t *testing.T, w *world) {
+		w.fill(12)
+		b := w.device(nil)
+		low, high := tidemark.Where{"score": tidemark.Range{LT: 8}}, tidemark.Where{"score": tidemark.Range{GTE: 4}}
+		b.register(low)
+		b.register(high)
+		b.equals(w, nil)
+		pass(time.Second)
+		w.put("u002", "moves to the other", 9)
+		b.equals(w, nil)
+		pass(time.Second)
+		w.put("u005", "stays in both", 6)
+		w.put("u006", "leaves one", 10)
+		b.equals(w, nil)
+		b.client.GoOffline()
+		pass(time.Second)
+		w.put("u007", "leaves the other", 1)
+		w.put("u009", "to the first", 0)
+		w.call(tidemark.MethodUpdate, "u011", map[string]any{"score": nil}, tidemark.StampOf(time.Now())) // out of both
+		b.online()
+		b.equals(w, low)
+		b.equals(w, high)
+		if r := b.record("u011"); r.Base != nil {
+			t.Errorf("the record is %+v", r)
+		}
+	})
+}
+
+func TestReleasedScopeStaysReadableAndGoesOn(t *testing.T) {
+	inSecondWorld(t, nil, func(t *testing.T, w *world) {
+		want := w.fill(40)
+		p := &tap{w: w}
+		b := w.deviceOver(p.dial, nil)
+		s := b.register(nil)
+		b.state(client.Synced)
+		pass(10 * time.Second)
+		s.Release()
+		p.heard()
+		w.put("u000", "changed", 0)
+		b.sees(want...) // it hears no more
+		b = b.again(w)
+		b.sees(want...)
+		if asked, told := p.heard(); asked != "open" || told != 0 {
+			t.Errorf("%d rows came of a released scope, by %s", told, asked)
+		}
+		b.register(nil)
+		b.equals(w, nil)
+		if asked, told := p.heard(); asked != "subscribe" || told != 1 {
+			t.Errorf("%d rows came, by %s", told, asked)
+		}
+	})
+}
+
+func TestReleasedScopeIsForgottenInTime(t *testing.T) {
+	inSecondWorld(t, nil, func(t *testing.T, w *world) {
+		w.fill(5)
+		p := &tap{w: w}
+		b := w.deviceOver(p.dial, nil)
+		b.register(nil).Release()
+		pass(31 * 24 * time.Hour)
+		b = b.again(w)
+		p.heard()
+		b.register(nil)
+		b.equals(w, nil)
+		if _, told := p.heard(); told != 5 {
+			t.Errorf("%d rows came, want all", told)
+		}
+	})
+}
+
+func TestEvictedRowsComeAgain(t *testing.T) {
+	inSecondWorld(t, nil, func(t *testing.T, w *world) {
+		w.fill(20)
+		b := w.device(nil)
+		s := b.register(tidemark.Where{"score": tidemark.Range{LT: 10}})
+		other := b.register(tidemark.Where{"score": tidemark.Range{GTE: 15}})
+		b.state(client.Synced)
+		s.Release()
+		n, err := b.items.Evict(t.Context(), tidemark.Where{"score": tidemark.Range{GTE: 5}})
+		if err != nil || n != 5 {
+			t.Fatalf("evicted %d, %v", n, err)
+		}
+		b.equals(w, tidemark.Where{"score": tidemark.Range{GTE: 15}})
+		b.register(tidemark.Where{"score": tidemark.Range{LT: 10}})
+		b.equals(w, tidemark.Where{"score": tidemark.Range{LT: 10}})
+		other.Release()
+	})
+}
+
+func TestResetTellsTheScopesAnew(t *testing.T) {
+	inSecondWorld(t, small, func(t *testing.T, w *world) {
+		w.fill(20)
+		b := w.device(nil)
+		b.register(nil)
+		b.state(client.Synced)
+		if err := b.items.Reset(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		b.equals(w, nil)
+		b.state(client.Synced)
+		w.put("u003", "live", 3)
+		b.equals(w, nil)
+	})
+}
+
+// Reset at any moment of a first sync loses nothing.
+func TestResetDuringAFirstSync(t *testing.T) {
+	for n := 1; n <= 16; n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			inSecondWorld(t, small, func(t *testing.T, w *world) {
+				w.fill(25)
+				p := &tap{w: w}
+				var b *bench
+				b = w.deviceOver(func(ctx context.Context, hello tidemark.Hello, h tidemark.Handler) (tidemark.Conn, tidemark.Welcome, error) {
+					return p.dial(ctx, hello, &nth{Handler: h, n: n, fn: func() { _ = b.items.Reset(context.Background(), nil) }})
+				}, &client.Options{Offline: true})
+				b.register(nil)
+				b.online()
+				b.equals(w, nil)
+			})
+		})
+	}
+}
+
+func TestScopeThatIsNoLongerCoveredGoesOnByItself(t *testing.T) {
+	inSecondWorld(t, small, func(t *testing.T, w *world) {
+		w.fill(12)
+		b := w.device(nil)
+		narrow := tidemark.Where{"score": tidemark.Range{LT: 4}}
+		b.register(narrow)
+		b.state(client.Synced)
+		all := b.register(nil)
+		b.equals(w, nil)
+		all.Release()
+		b.state(client.Synced)
+		w.put("u001", "live", 1)
+		b.equals(w, narrow)
+		w.put("u010", "not heard", 10)
+		if r := b.record("u010"); strings.Contains(string(r.Row), "heard") {
+			t.Errorf("the record is %+v", r)
+		}
+	})
+}
