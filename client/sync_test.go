@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -492,114 +491,5 @@ func TestSyncThatFailsIsTriedAgain(t *testing.T) {
 			t.Error(err)
 		}
 		b.sees("theirs")
-	})
-}
-
-func TestCoveredScopesNeedNoSyncOfTheirOwn(t *testing.T) {
-	run(t, func(t *testing.T, b *bench) {
-		b.opts.Offline = true
-		b.open()
-		narrow := b.register(tidemark.Where{"label": "x"})
-		range1 := b.register(tidemark.Where{"score": tidemark.Range{GTE: 1}})
-		b.register(tidemark.Where{"score": tidemark.Range{GTE: 5}, "label": "y"})
-		b.client.GoOnline()
-		b.sent(`sync item {"label":"x"}`, `sync item {"score":{"gte":1}}`)
-		if s := b.client.Status(); s.Synced != 3 || s.Scopes != 3 {
-			t.Errorf("%d of %d are synchronised", s.Synced, s.Scopes)
-		}
-		all := b.register(nil)
-		b.sent(`sync item {}`)
-		b.register(tidemark.Where{"label": "z"})
-		b.sent() // covered by a scope that is synchronised
-		all.Release()
-		b.sent() // what it covered stays in step by events
-		b.state(client.Synced)
-		if err := b.client.Sync(t.Context()); err != nil {
-			t.Error(err)
-		}
-		b.sent(`sync item {"label":"x"}`, `sync item {"label":"z"}`, `sync item {"score":{"gte":1}}`)
-		narrow.Release()
-		range1.Release()
-		range1.Release()
-		if s := b.client.Status(); s.Scopes != 2 {
-			t.Errorf("%d scopes are left", s.Scopes)
-		}
-	})
-}
-
-func TestSeveralScopesAreSynchronisedAtOnceButNotAll(t *testing.T) {
-	run(t, func(t *testing.T, b *bench) {
-		b.script.on(tidemark.MethodSyncGo, nil)
-		b.open()
-		for i := range 10 {
-			b.register(tidemark.Where{"score": i})
-		}
-		if n := len(b.script.requests()); n != 4 {
-			t.Errorf("%d syncs are under way, want 4", n)
-		}
-		for range 10 {
-			b.script.next().synced(tidemark.SyncResult{})
-		}
-		b.state(client.Synced)
-	})
-}
-
-func TestScopesAreRememberedAcrossRestarts(t *testing.T) {
-	run(t, func(t *testing.T, b *bench) {
-		b.open()
-		b.register(tidemark.Where{"label": "x"})
-		b.register(tidemark.Where{"label": "y"}).Release()
-		b.script.requests()
-		b.crash()
-		b.sent(`sync item {"label":"x"}`)
-		again := b.register(tidemark.Where{"label": "x"})
-		b.sent()
-		again.Release()
-		b.crash()
-		b.sent()
-	})
-}
-
-func TestScopesNobodyAsksForAnyLongerAreForgotten(t *testing.T) {
-	run(t, func(t *testing.T, b *bench) {
-		b.opts.ScopeAge = time.Hour
-		b.open()
-		b.register(tidemark.Where{"label": "x"})
-		b.script.requests()
-		pass(59 * time.Minute)
-		b.crash()
-		b.sent(`sync item {"label":"x"}`)
-		pass(2 * time.Minute)
-		b.crash()
-		b.sent()
-	})
-}
-
-func TestLongClausesAreRememberedToo(t *testing.T) {
-	run(t, func(t *testing.T, b *bench) {
-		b.open()
-		long := string(slices.Repeat([]byte("x"), 5000))
-		b.register(tidemark.Where{"label": long})
-		b.script.requests()
-		b.crash()
-		b.sent(fmt.Sprintf(`sync item {"label":%q}`, long))
-	})
-}
-
-func TestSeveralHoldersOfOneScope(t *testing.T) { // 72 and 75
-	run(t, func(t *testing.T, b *bench) {
-		b.open()
-		first := b.register(tidemark.Where{"label": "x"})
-		second := b.register(tidemark.Where{"label": "x"})
-		b.sent(`sync item {"label":"x"}`)
-		first.Release()
-		first.Release()
-		if s := b.client.Status(); s.Scopes != 1 {
-			t.Fatalf("%d scopes are left, want 1", s.Scopes)
-		}
-		second.Release()
-		if s := b.client.Status(); s.Scopes != 0 {
-			t.Fatalf("%d scopes are left, want 0", s.Scopes)
-		}
 	})
 }
