@@ -37,14 +37,14 @@ func TestCursorFollowsChanges(t *testing.T) {
 				t.Fatalf("%d, %d and %d cursors, want %d, %[4]d and none", a, b, c, n)
 			}
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		expect(0)
 		writer.result("post", "createWithMeta", "x", map[string]any{"title": "1"}, at(1))
 		writer.result("tag", "createWithMeta", "t", map[string]any{"name": "1"}, at(1))
 		expect(0)
-		time.Sleep(5 * time.Second)
+		<-time.After(5 * time.Second)
 		expect(1)
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		expect(1)
 		if h, err := b.db.Horizon(t.Context()); err != nil || cursors(reader)[0] != h.String() {
 			t.Errorf("the cursor is not the log's: %v", err)
@@ -68,7 +68,7 @@ func TestCursorFollowsChanges(t *testing.T) {
 		if _, err := b.server.Service("post").Call(t.Context(), "updateWithMeta", "x", map[string]any{"title": "2"}, stamp(2)); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		if a, b := len(cursors(reader)), len(cursors(idle)); a != 1 || b != 2 {
 			t.Errorf("%d and %d cursors, want 1 and 2", a, b)
 		}
@@ -110,7 +110,7 @@ func TestCursorDoesNotOvertakeAChange(t *testing.T) {
 		l.gate <- struct{}{}
 		writer.result("post", "createWithMeta", "x", map[string]any{"title": "1"}, at(1))
 		id := writer.send("post", "updateWithMeta", "x", map[string]any{"title": "2"}, at(2))
-		time.Sleep(20 * time.Second)
+		<-time.After(20 * time.Second)
 		synctest.Wait()
 		l.gate <- struct{}{}
 		writer.answer(id)
@@ -145,7 +145,7 @@ func TestCursorStopsAtWhatOthersWrote(t *testing.T) {
 			return n
 		}
 		writer.result("post", "createWithMeta", "x", map[string]any{"title": "1"}, at(1))
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if n := cursors(reader); n != 1 {
 			t.Fatalf("%d cursors, want 1", n)
 		}
@@ -154,7 +154,7 @@ func TestCursorStopsAtWhatOthersWrote(t *testing.T) {
 		}
 		for i := range 3 {
 			writer.result("post", "updateWithMeta", "x", map[string]any{"title": "3"}, at(3+i))
-			time.Sleep(time.Minute)
+			<-time.After(time.Minute)
 		}
 		if n := cursors(reader); n != 1 {
 			t.Errorf("%d cursors after somebody else wrote, want 1", n)
@@ -162,7 +162,7 @@ func TestCursorStopsAtWhatOthersWrote(t *testing.T) {
 		later := b.dial()
 		later.open(wanted("post", `{}`))
 		writer.result("post", "updateWithMeta", "x", map[string]any{"title": "4"}, at(9))
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		if a, b := cursors(reader), cursors(later); a != 1 || b != 1 {
 			t.Errorf("%d and %d cursors, want 1 and 1", a, b)
 		}

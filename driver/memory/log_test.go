@@ -72,7 +72,7 @@ func TestInABubble(t *testing.T) {
 				_, err := d.Push(t.Context(), &tidemark.Batch{Client: "c", Mutations: tag("b")}, nil)
 				pushed <- err
 			}()
-			time.Sleep(time.Hour) // virtual: it passes only when everybody waits durably
+			<-time.After(time.Hour) // virtual: it passes only when everybody waits durably
 			if p, err := d.Pull(ctx, tidemark.Pull{Scope: all(t, d, 1), Limit: 9, Bytes: 9}); err != nil || len(p.Rows) != 0 {
 				return fmt.Errorf("a pull sees %+v, %w", p, err)
 			}

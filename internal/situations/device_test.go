@@ -170,16 +170,16 @@ func TestReconnectingBeginsAnewAfterSuccess(t *testing.T) {
 					}
 					d.create("", "written in the outage")
 					d.line.set(false)
-					time.Sleep(time.Minute)
+					<-time.After(time.Minute)
 					w.agree(d)
 				}
 				d.line.breaks(true) // each connection breaks before anything was said
-				time.Sleep(10 * time.Minute)
+				<-time.After(10 * time.Minute)
 				if gaps := d.line.gaps(); slices.Max(gaps) != time.Minute || len(gaps) > 20 {
 					t.Errorf("where connections break at once the waits are %v", gaps)
 				}
 				d.line.breaks(false)
-				time.Sleep(time.Minute)
+				<-time.After(time.Minute)
 				w.agree(d)
 			})
 		})
@@ -197,7 +197,7 @@ func (l *line) outage(length time.Duration) {
 	l.dials = []time.Time{time.Now()}
 	l.mu.Unlock()
 	l.set(true)
-	time.Sleep(length)
+	<-time.After(length)
 }
 
 // breaks has each connection break as soon as it is made.
