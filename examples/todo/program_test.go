@@ -18,12 +18,12 @@ import (
 	"github.com/tidemark-sync/tidemark/internal/pgtest"
 )
 
-// childVar makes the test binary be the program itself, so that tests can start,
+// asProgram has the test binary be the program itself, so that tests can start,
 // kill and restart the real thing.
-const childVar = "TIDEMARK_TODO_CHILD"
+const asProgram = "TIDEMARK_TODO_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childVar) != "" {
+	if os.Getenv(asProgram) != "" {
 		main()
 		return
 	}
@@ -50,7 +50,7 @@ func start(t *testing.T, dir string, flags ...string) *program {
 	p := &program{t: t, exited: make(chan struct{})}
 	args := append([]string{"-dir", dir, "-addr", "127.0.0.1:0", "-a", "127.0.0.1:0", "-b", "127.0.0.1:0"}, flags...)
 	p.cmd = exec.Command(os.Args[0], args...)
-	p.cmd.Env = append(os.Environ(), childVar+"=1")
+	p.cmd.Env = append(os.Environ(), asProgram+"=1")
 	p.cmd.Stderr = &p.stderr
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -320,7 +320,7 @@ func TestASecondStartOnOnePortSaysSo(t *testing.T) {
 	defer cancel()
 	dir := t.TempDir()
 	second := exec.CommandContext(ctx, os.Args[0], "-dir", dir, "-addr", p.home[len("http://"):])
-	second.Env = append(os.Environ(), childVar+"=1")
+	second.Env = append(os.Environ(), asProgram+"=1")
 	out, err := second.CombinedOutput()
 	if err == nil || strings.Count(string(out), "\n") != 1 || !strings.Contains(string(out), "in use") {
 		t.Errorf("%v, want one line that says that the address is in use:\n%s", err, out)
