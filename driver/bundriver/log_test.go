@@ -19,6 +19,7 @@ import (
 	"github.com/tidemark-sync/tidemark/driver/bundriver"
 	"github.com/tidemark-sync/tidemark/internal/pgserver"
 	"github.com/tidemark-sync/tidemark/internal/pgtest"
+	"github.com/tidemark-sync/tidemark/internal/testneeds"
 )
 
 // follower holds a copy of a scope and keeps it by cursors.
@@ -280,7 +281,7 @@ func restore(t testing.TB, from, to string) {
 		}
 		found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
 		if len(found) == 0 {
-			t.Skipf("there is no %s on this machine beside the server", name)
+			testneeds.Missing(t, name, "it copies the database, as a restore does")
 		}
 		return found[len(found)-1]
 	}
