@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/internal/jsclient"
 	"github.com/tidemark-sync/tidemark/store/sqlite"
 )
@@ -183,7 +184,7 @@ func (d *goDevice) connect() {
 
 func (d *goDevice) disconnect() {
 	d.client.GoOffline()
-	becomes(d.t, "the state", client.Offline, func() client.State { return d.client.Status().State })
+	expect.Becomes(d.t, "the state", client.Offline, func() client.State { return d.client.Status().State })
 }
 
 func (d *goDevice) scope(where tidemark.Where) {
@@ -202,7 +203,7 @@ func (d *goDevice) forget(where tidemark.Where) { d.scopes[fmt.Sprint(where)].Re
 
 func (d *goDevice) sync() {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), *patience)
+	ctx, cancel := context.WithTimeout(d.t.Context(), expect.Patience())
 	defer cancel()
 	if err := d.client.Sync(ctx); err != nil {
 		d.t.Fatalf("sync: %v (%+v)", err, d.client.Status())

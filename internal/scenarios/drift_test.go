@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 )
 
 // drifted is one row that a device and the server have differently, and what
@@ -130,7 +131,7 @@ func meet(t *testing.T, w *world, d device, s drifted) {
 	if s.before != nil {
 		d.connect()
 		s.before(t, d)
-		becomes(t, "pending", 0, d.pending)
+		expect.Becomes(t, "pending", 0, d.pending)
 		d.scope(s.where)
 	} else {
 		d.scope(s.where)
@@ -138,7 +139,7 @@ func meet(t *testing.T, w *world, d device, s drifted) {
 	}
 	for range 2 {
 		d.sync()
-		eventually(t, func() error { return s.holds(w, d) })
+		expect.Soon(t, func() error { return s.holds(w, d) })
 	}
 }
 
@@ -172,9 +173,9 @@ func TestAValueWithoutMetadataStaysDeleted(t *testing.T) {
 		d.scope(nil)
 		d.connect()
 		row, meta := w.get("u")
-		equal(t, "the server's row", row, "")
-		equal(t, "its dates", days(meta), "T0 - T1")
-		equal(t, "the device's row", d.label("u"), "")
+		expect.Equal(t, "the server's row", row, "")
+		expect.Equal(t, "its dates", days(meta), "T0 - T1")
+		expect.Equal(t, "the device's row", d.label("u"), "")
 	})
 }
 
@@ -239,7 +240,7 @@ func TestRowsOutsideTheScopeAreNotPushed(t *testing.T) {
 			d.arrange("u", local{label: "x", created: T0})
 			d.connect()
 			d.update("u", map[string]any{"start": c.start.String()}) // pushed: it is the device's own write
-			becomes(t, "pending", 0, d.pending)
+			expect.Becomes(t, "pending", 0, d.pending)
 			w.empty()
 			d.scope(c.where)
 			d.sync()
@@ -264,7 +265,7 @@ func TestARowWithoutMetadataHoldsUpNoOther(t *testing.T) {
 		d.scope(nil)
 		d.connect()
 		d.sync()
-		eventually(t, func() error {
+		expect.Soon(t, func() error {
 			if got := w.labels(); got["a1"] != "one" || got["a2"] != "two" {
 				return fmt.Errorf("the server has %v", got)
 			}
@@ -286,8 +287,8 @@ func TestScopesAreServedOneByOne(t *testing.T) {
 		w.put(&itemRow{UID: "u", Label: "open"}, tidemark.Meta{UID: "u", CreatedAt: T0})
 		w.put(&itemRow{UID: "v", Label: "closed"}, tidemark.Meta{UID: "v", CreatedAt: T0})
 		d.connect()
-		equal(t, "the row of the scope", d.label("u"), "open")
-		equal(t, "the other row", d.label("v"), "")
+		expect.Equal(t, "the row of the scope", d.label("u"), "open")
+		expect.Equal(t, "the other row", d.label("v"), "")
 	})
 }
 
@@ -302,21 +303,21 @@ func TestOneDevicesWritesReachTheOther(t *testing.T) {
 			b.connect()
 			b.scope(nil)
 			uid := a.create("hello")
-			becomes(t, "the other device's row", "hello", func() string { return b.label(uid) })
-			becomes(t, "pending", 0, a.pending)
+			expect.Becomes(t, "the other device's row", "hello", func() string { return b.label(uid) })
+			expect.Becomes(t, "pending", 0, a.pending)
 			// Stamps of a client that is not ours are of milliseconds: the second must be later.
-			eventually(t, func() error {
+			expect.Soon(t, func() error {
 				if _, m := w.get(uid); time.Since(m.T().Time()) < 2*time.Millisecond {
 					return fmt.Errorf("the clock stands still")
 				}
 				return nil
 			})
 			a.update(uid, map[string]any{"label": "changed"})
-			becomes(t, "the other device's row", "changed", func() string { return b.label(uid) })
-			becomes(t, "pending", 0, a.pending)
+			expect.Becomes(t, "the other device's row", "changed", func() string { return b.label(uid) })
+			expect.Becomes(t, "pending", 0, a.pending)
 			a.remove(uid)
-			becomes(t, "the other device's row", "", func() string { return b.label(uid) })
-			becomes(t, "what the other device keeps", "", func() string { return b.leftovers(uid) })
+			expect.Becomes(t, "the other device's row", "", func() string { return b.label(uid) })
+			expect.Becomes(t, "what the other device keeps", "", func() string { return b.leftovers(uid) })
 		}
 	})
 }

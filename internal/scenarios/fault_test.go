@@ -11,6 +11,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/server"
 )
 
@@ -34,26 +35,26 @@ func TestARowThatLeftTheScopeIsDeletedNowhere(t *testing.T) {
 			other.connect()
 			away := other.create("open")
 			back := other.create("open")
-			becomes(t, "the scope", 2, func() int { return scoped.find(open) })
+			expect.Becomes(t, "the scope", 2, func() int { return scoped.find(open) })
 
 			scoped.disconnect()
 			other.update(away, map[string]any{"label": "closed"})
-			becomes(t, "pending", 0, other.pending)
+			expect.Becomes(t, "pending", 0, other.pending)
 			scoped.connect()
 			scoped.sync()
-			becomes(t, "the scope", 1, func() int { return scoped.find(open) })
+			expect.Becomes(t, "the scope", 1, func() int { return scoped.find(open) })
 
 			other.disconnect()
 			other.update(back, map[string]any{"label": "closed too"})
 			scoped.sync()
 			other.connect()
-			becomes(t, "the scope", 0, func() int { return scoped.find(open) })
+			expect.Becomes(t, "the scope", 0, func() int { return scoped.find(open) })
 			scoped.sync()
 			other.sync()
 			if got := w.labels(); len(got) != 2 || got[away] != "closed" || got[back] != "closed too" {
 				t.Errorf("the server has %v", got)
 			}
-			becomes(t, "the other device's rows", 2, func() int { return other.find(nil) })
+			expect.Becomes(t, "the other device's rows", 2, func() int { return other.find(nil) })
 		}
 	})
 }
@@ -140,7 +141,7 @@ func TestReadsAreNotBroadcast(t *testing.T) {
 			}
 		}
 		reader.tuple(tidemark.MethodUpdate, "u", map[string]any{"label": "y"}, T1)
-		eventually(t, func() error {
+		expect.Soon(t, func() error {
 			if got := fmt.Sprint(listener.events()); got != "[updateWithMeta u]" {
 				return fmt.Errorf("the others heard %s", got)
 			}
@@ -161,8 +162,8 @@ func TestARefusedDeletionTakesTheRowFromNobody(t *testing.T) {
 		p := w.peer(t)
 		p.tuple(tidemark.MethodDelete, "u", T1)
 		p.tuple(tidemark.MethodCreate, "v", map[string]any{"label": "behind"}, T2)
-		becomes(t, "the event behind", "behind", func() string { return d.label("v") })
-		equal(t, "the device's row", d.label("u"), "theirs")
+		expect.Becomes(t, "the event behind", "behind", func() string { return d.label("v") })
+		expect.Equal(t, "the device's row", d.label("u"), "theirs")
 	})
 }
 
@@ -176,15 +177,15 @@ func TestASecondDeletionResurrectsNothing(t *testing.T) {
 		d := fresh(t)
 		d.arrange("u", local{label: "copy", created: T0})
 		d.connect()
-		equal(t, "the device's copy", d.label("u"), "copy")
+		expect.Equal(t, "the device's copy", d.label("u"), "copy")
 		w.peer(t).tuple(tidemark.MethodDelete, "u", T2)
-		becomes(t, "the device's copy", "", func() string { return d.label("u") })
+		expect.Becomes(t, "the device's copy", "", func() string { return d.label("u") })
 		d.scope(nil)
 		d.sync()
 		row, meta := w.get("u")
-		equal(t, "the server's row", row, "")
-		equal(t, "its dates", days(meta), "T0 - T2")
-		equal(t, "the device's copy", d.label("u"), "")
+		expect.Equal(t, "the server's row", row, "")
+		expect.Equal(t, "its dates", days(meta), "T0 - T2")
+		expect.Equal(t, "the device's copy", d.label("u"), "")
 	})
 }
 
@@ -199,9 +200,9 @@ func TestAnUpdateWritesWhatItIsGiven(t *testing.T) {
 		d.connect()
 		d.scope(nil)
 		d.update("u", map[string]any{"score": 7})
-		becomes(t, "pending", 0, d.pending)
+		expect.Becomes(t, "pending", 0, d.pending)
 		d.update("u", map[string]any{"start": T1.String()})
-		becomes(t, "pending", 0, d.pending)
+		expect.Becomes(t, "pending", 0, d.pending)
 		var row itemRow
 		if err := w.db.NewSelect().Model(&row).Where("uid = 'u'").Scan(t.Context()); err != nil {
 			t.Fatal(err)
@@ -209,7 +210,7 @@ func TestAnUpdateWritesWhatItIsGiven(t *testing.T) {
 		if row.Label != "label" || row.Score == nil || *row.Score != 7 || row.Start == nil || !row.Start.Equal(T1.Time()) {
 			t.Errorf("the server has %+v", row)
 		}
-		equal(t, "the scope of the date", d.find(tidemark.Where{"start": T1.String()}), 1)
+		expect.Equal(t, "the scope of the date", d.find(tidemark.Where{"start": T1.String()}), 1)
 	})
 }
 
@@ -264,21 +265,21 @@ func TestADeviceWhoseClockIsAhead(t *testing.T) {
 			d.connect()
 			d.scope(nil)
 			uid := d.create("one")
-			becomes(t, "pending", 0, d.pending)
+			expect.Becomes(t, "pending", 0, d.pending)
 			d.update(uid, map[string]any{"label": "two"})
-			becomes(t, "pending", 0, d.pending)
+			expect.Becomes(t, "pending", 0, d.pending)
 			label, meta := w.get(uid)
-			equal(t, "the server's row", label, "two")
+			expect.Equal(t, "the server's row", label, "two")
 			if lead := time.Until(meta.T().Time()); lead > time.Minute {
 				t.Errorf("the row is of %v in the future", lead)
 			}
 			honest := w.peer(t)
 			honest.tuple(tidemark.MethodUpdate, uid, map[string]any{"label": "honest"}, tidemark.StampOf(time.Now().Add(30*time.Second)))
-			becomes(t, "the device's row", "honest", func() string { return d.label(uid) })
+			expect.Becomes(t, "the device's row", "honest", func() string { return d.label(uid) })
 			gone := d.create("gone")
-			becomes(t, "pending", 0, d.pending)
+			expect.Becomes(t, "pending", 0, d.pending)
 			d.remove(gone)
-			eventually(t, func() error {
+			expect.Soon(t, func() error {
 				d.sync()
 				if label, _ := w.get(gone); label != "" || d.label(gone) != "" || d.pending() != 0 {
 					return fmt.Errorf("the removed row is %q there and %q here, %d writes are pending", label, d.label(gone), d.pending())
@@ -405,16 +406,16 @@ func TestABrokenLinkUndoesNoWrite(t *testing.T) {
 				d.remove(uid)
 				delete(want, uid)
 			}
-			becomes(t, "the rows on the device", len(want), func() int { return d.find(nil) })
+			expect.Becomes(t, "the rows on the device", len(want), func() int { return d.find(nil) })
 		}
-		becomes(t, "pending", 0, d.pending)
+		expect.Becomes(t, "pending", 0, d.pending)
 		got := w.labels()
 		for uid, label := range want {
 			if got[uid] != label || d.label(uid) != label {
 				t.Errorf("%s is %q there and %q here, want %q", uid, got[uid], d.label(uid), label)
 			}
 		}
-		equal(t, "how many rows the server has", len(got), len(want))
+		expect.Equal(t, "how many rows the server has", len(got), len(want))
 		if rs, err := d.client.Rejections(t.Context()); err != nil || len(rs) != 0 {
 			t.Errorf("rejected: %+v, %v", rs, err)
 		}

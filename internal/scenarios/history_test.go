@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 )
 
 var (
@@ -113,7 +114,7 @@ func play(t *testing.T, w *world, r *rand.Rand) {
 		}
 	}
 	server := w.peer(t)
-	eventually(t, func() error {
+	expect.Soon(t, func() error {
 		for _, p := range players {
 			p.sync()
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/transport/socketio"
 )
 
@@ -110,9 +111,9 @@ func TestOurClientOfManyRowsSyncsByPieces(t *testing.T) {
 		link.messages.Store(0)
 		d.connect()
 		for uid, want := range map[string]string{"row-050000": "changed", "row-099999": "", "row-050000-a": "new", "row-000001": "label"} {
-			equal(t, fmt.Sprint("the row ", uid), d.label(uid), want)
+			expect.Equal(t, fmt.Sprint("the row ", uid), d.label(uid), want)
 		}
-		equal(t, "how many rows there are", d.find(nil), manyRows)
+		expect.Equal(t, "how many rows there are", d.find(nil), manyRows)
 		if n, size := link.messages.Load(), link.largest.Load(); n < 10 || size > 1_000_000 {
 			t.Errorf("%d messages, of at most %d bytes", n, size)
 		}

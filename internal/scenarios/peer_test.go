@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/transport/socketio"
 )
 
@@ -92,7 +93,7 @@ func (p *peer) wait(ch <-chan tidemark.Answer) tidemark.Answer {
 	select {
 	case a := <-ch:
 		return a
-	case <-time.After(*patience):
+	case <-time.After(expect.Patience()):
 		p.t.Fatal("no answer came")
 		return tidemark.Answer{}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/server"
 )
 
@@ -60,20 +61,20 @@ func TestAServerGoesAndAnotherComes(t *testing.T) {
 			gate.Store(&shut)
 			creates.Store(0)
 			w.stop()
-			becomes(t, "connected", false, func() bool { c, _ := d.connected(); return c })
+			expect.Becomes(t, "connected", false, func() bool { c, _ := d.connected(); return c })
 			uid := d.create("written meanwhile")
 			w.start()
-			becomes(t, "connected", true, func() bool { c, _ := d.connected(); return c })
+			expect.Becomes(t, "connected", true, func() bool { c, _ := d.connected(); return c })
 			if _, synced := d.connected(); synced {
 				t.Error("the device is synchronised while its sync hangs")
 			}
 			gate.Store(nil)
 			close(shut)
-			becomes(t, "synchronised", true, func() bool { _, s := d.connected(); return s })
+			expect.Becomes(t, "synchronised", true, func() bool { _, s := d.connected(); return s })
 			label, _ := w.get(uid)
-			equal(t, "the server's row", label, "written meanwhile")
-			equal(t, "how often it was pushed", creates.Load(), 1)
-			equal(t, "pending", d.pending(), 0)
+			expect.Equal(t, "the server's row", label, "written meanwhile")
+			expect.Equal(t, "how often it was pushed", creates.Load(), 1)
+			expect.Equal(t, "pending", d.pending(), 0)
 			d.disconnect()
 		}
 	})

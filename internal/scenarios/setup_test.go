@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
-	"flag"
-	"fmt"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -268,46 +266,6 @@ func (w *world) labels() map[string]string {
 		out[r.UID] = r.Label
 	}
 	return out
-}
-
-// patience is how long a test waits for what must happen.
-var patience = flag.Duration("patience", 2*time.Minute, "how long tests wait for what must happen")
-
-// eventually polls until check succeeds, for at most patience.
-func eventually(t testing.TB, check func() error) {
-	t.Helper()
-	deadline := time.After(*patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal(err)
-		}
-	}
-}
-
-// becomes waits until got gives want.
-func becomes[T comparable](t testing.TB, what string, want T, got func() T) {
-	t.Helper()
-	eventually(t, func() error {
-		if g := got(); g != want {
-			return fmt.Errorf("%s is %v, want %v", what, g, want)
-		}
-		return nil
-	})
-}
-
-func equal[T comparable](t testing.TB, what string, got, want T) {
-	t.Helper()
-	if got != want {
-		t.Errorf("%s is %v, want %v", what, got, want)
-	}
 }
 
 func decode[T any](t testing.TB, raw []byte) T {

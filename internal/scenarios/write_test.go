@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/server"
 )
 
@@ -55,11 +56,11 @@ func TestWritesOverWhatIsThere(t *testing.T) {
 					args = []any{"u", s.stamp}
 				}
 				got := p.tuple(s.method, args...)
-				equal(t, "the answer's row", labelOf(got.Row), s.label)
-				equal(t, "the answer's metadata", days(got.Meta), s.meta)
+				expect.Equal(t, "the answer's row", labelOf(got.Row), s.label)
+				expect.Equal(t, "the answer's metadata", days(got.Meta), s.meta)
 				stored, meta := w.get("u")
-				equal(t, "the database's row", stored, s.stored)
-				equal(t, "the database's metadata", days(meta), s.meta)
+				expect.Equal(t, "the database's row", stored, s.stored)
+				expect.Equal(t, "the database's metadata", days(meta), s.meta)
 			})
 		}
 	})
@@ -101,8 +102,8 @@ func TestServicesOverTheWire(t *testing.T) {
 		js.Do("connect")
 		for _, service := range []string{"greet", "__proto__", "constructor"} {
 			for _, method := range []string{"hello", "constructor", "__proto__"} {
-				equal(t, service+"."+method, string(p.ask(service, method, "World").Result), `"Hello, World!"`)
-				equal(t, service+"."+method+" from JavaScript", js.Call(service, method, "World"), `"Hello, World!"`)
+				expect.Equal(t, service+"."+method, string(p.ask(service, method, "World").Result), `"Hello, World!"`)
+				expect.Equal(t, service+"."+method+" from JavaScript", js.Call(service, method, "World"), `"Hello, World!"`)
 			}
 		}
 		if e := p.ask("greet", "explode").Err; e == nil || e.Message != "something went wrong" || e.Code != tidemark.CodeUnknown {
@@ -117,7 +118,7 @@ func TestServicesOverTheWire(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-ran
-		equal(t, "a call afterwards", string(p.ask("greet", "hello", "again").Result), `"Hello, again!"`)
+		expect.Equal(t, "a call afterwards", string(p.ask("greet", "hello", "again").Result), `"Hello, again!"`)
 	})
 }
 
@@ -139,11 +140,11 @@ func TestAUIDBelongsToOneModel(t *testing.T) {
 			if x == nil {
 				x = y
 			}
-			equal(t, "the loser's error", x.Code, tidemark.CodeUIDTaken)
+			expect.Equal(t, "the loser's error", x.Code, tidemark.CodeUIDTaken)
 		}
 		for _, uid := range []string{"__proto__", "constructor", "é 😀", "toString"} {
 			got := a.tuple(tidemark.MethodCreate, uid, map[string]any{"label": "x"}, T1)
-			equal(t, "the uid", got.Row.UID(), uid)
+			expect.Equal(t, "the uid", got.Row.UID(), uid)
 			r := a.sync(map[string]any{"uid": uid}, map[string]any{})
 			if len(r.AddClient) != 1 || r.AddClient[0].Row.UID() != uid {
 				t.Errorf("a sync of %q answers %+v", uid, r)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 )
 
 // at is the clock of a device that is so far ahead.
@@ -49,7 +50,7 @@ func TestRemovedHereAndEditedThereWeeksAgo(t *testing.T) {
 						w.agree(d)
 					}
 					w.agree(remover, editor, w.device(nil))
-					equal(t, "the row", w.rows()["u"], tc.want)
+					expect.Equal(t, "the row", w.rows()["u"], tc.want)
 					loser := remover
 					if tc.want == "" {
 						loser = editor
@@ -101,7 +102,7 @@ func TestAClockThatIsADayWrong(t *testing.T) {
 						}
 						w.agree(writer, d, honest)
 						for _, uid := range []string{"made", "held"} {
-							equal(t, "the last edit", w.rows()[uid], label)
+							expect.Equal(t, "the last edit", w.rows()[uid], label)
 						}
 					}
 				}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/store/sqlite"
 )
 
@@ -36,7 +37,7 @@ func TestAnUpgradeWithWritesPending(t *testing.T) {
 		d.reopen()
 		second := d.upgraded()
 		d.shows(map[string]string{"made": "by the first version", "held": "by the first version"})
-		equal(t, "pending", d.pending(), 2)
+		expect.Equal(t, "pending", d.pending(), 2)
 		second.note("made", "by the second version")
 		second.note("held", "by the second version")
 
@@ -50,7 +51,7 @@ func TestAnUpgradeWithWritesPending(t *testing.T) {
 		}
 		third, err := client.NewModel[item3](t.Context(), d.client, "item", nil)
 		w.must(err)
-		equal(t, "pending", d.pending(), 4)
+		expect.Equal(t, "pending", d.pending(), 4)
 		i, err := third.FindByUID(t.Context(), "held")
 		w.must(err)
 		if i.Label != "by the first version" || i.Score == nil || *i.Score != 7 || i.Note != "by the second version" {
@@ -61,14 +62,14 @@ func TestAnUpgradeWithWritesPending(t *testing.T) {
 		d.online()
 		d.sync()
 		w.has(map[string]string{"made": "by the third version", "held": "by the first version"})
-		equal(t, "rows with all that was written", w.number(`SELECT count(*) FROM item WHERE note = 'by the second version' AND owner = 'ann' AND
+		expect.Equal(t, "rows with all that was written", w.number(`SELECT count(*) FROM item WHERE note = 'by the second version' AND owner = 'ann' AND
 			(uid = 'held' AND score = 7 OR uid = 'made' AND score IS NULL)`), 2)
 		d.lists()
 
 		d.opts.Offline = false // and back to the first version, as after a failed rollout
 		d.reopen()
 		w.agree(d)
-		equal(t, "the owner, which the third version did not know", d.row("made").Owner, "ann")
+		expect.Equal(t, "the owner, which the third version did not know", d.row("made").Owner, "ann")
 	})
 }
 
@@ -84,14 +85,14 @@ func TestAnUpgradeThatForgetsAModelWithWritesPending(t *testing.T) {
 		d.create("behind", "the tag")
 		d.opts.Offline = false
 		d.reopen()
-		becomes(t, "the reason", tidemark.CodeUnknownModel, func() tidemark.Code { return tidemark.CodeOf(d.client.Status().LastError) })
-		equal(t, "pending", d.pending(), 2)
+		expect.Becomes(t, "the reason", tidemark.CodeUnknownModel, func() tidemark.Code { return tidemark.CodeOf(d.client.Status().LastError) })
+		expect.Equal(t, "pending", d.pending(), 2)
 		d.shows(map[string]string{"behind": "the tag"})
 		_, err = client.NewModel[Tag](t.Context(), d.client, "tag", nil)
 		w.must(err)
 		w.agree(d)
 		w.has(map[string]string{"behind": "the tag"})
-		equal(t, "tags on the server", w.number("SELECT count(*) FROM tag"), 1)
+		expect.Equal(t, "tags on the server", w.number("SELECT count(*) FROM tag"), 1)
 	})
 }
 
@@ -146,7 +147,7 @@ func TestTwoProgramsOnOneFile(t *testing.T) {
 		two.close()
 		one.reopen()
 		w.agree(one, other)
-		equal(t, "writes left in the outbox", one.pending(), 0)
+		expect.Equal(t, "writes left in the outbox", one.pending(), 0)
 		if n := w.number("SELECT count(*) FROM tidemark_log"); n != 1+60+24+18 {
 			t.Errorf("the log has %d changes, want each write once: %d", n, 1+60+24+18)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/driver/bundriver"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 )
 
 // gates hold reads of scopes on the server, between the database and the client.
@@ -35,7 +36,7 @@ func (g *gate) wait(t testing.TB) {
 	t.Helper()
 	select {
 	case <-g.reached:
-	case <-time.After(*patience):
+	case <-time.After(expect.Patience()):
 		t.Fatal("nothing was read")
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/store/sqlite"
 )
 
@@ -117,12 +118,12 @@ func (d *device) online() { d.client.GoOnline() }
 func (d *device) offline() {
 	d.t.Helper()
 	d.client.GoOffline()
-	becomes(d.t, "the state", client.Offline, func() client.State { return d.client.Status().State })
+	expect.Becomes(d.t, "the state", client.Offline, func() client.State { return d.client.Status().State })
 }
 
 func (d *device) sync() {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), *patience)
+	ctx, cancel := context.WithTimeout(d.t.Context(), expect.Patience())
 	defer cancel()
 	if err := d.client.Sync(ctx); err != nil {
 		d.t.Fatalf("sync: %v (%+v)", err, d.client.Status())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 )
 
 // seen notes what a program shows of one row while it watches all of them.
@@ -75,12 +76,12 @@ func TestEditOfARowThatIsOnItsWay(t *testing.T) {
 		{"removed here", "", true, func(d, _ *device) { d.remove("b") }},
 		{"edited there and then here", "mine", true, func(d, other *device) {
 			other.label("b", "newest")
-			becomes(d.t, "the device's row", "newest", func() string { return d.row("b").Label })
+			expect.Becomes(d.t, "the device's row", "newest", func() string { return d.row("b").Label })
 			d.label("b", "mine")
 		}},
 		{"edited here and then removed there", "", true, func(d, other *device) {
 			d.label("b", "mine")
-			becomes(d.t, "the other's row", "mine", func() string { return other.row("b").Label })
+			expect.Becomes(d.t, "the other's row", "mine", func() string { return other.row("b").Label })
 			other.remove("b")
 		}},
 	}
@@ -116,12 +117,12 @@ func TestEditOfARowThatIsOnItsWay(t *testing.T) {
 					w.agreeOn(other, "b", edit.want)
 					if !guide { // in the guide's protocol an event about an unknown row waits for the sync
 						other.create("behind", "what came before it has been heard of")
-						becomes(t, "the row behind", "behind", func() string { return d.row("behind").UID })
-						equal(t, "the device's row before the page", d.row("b").Label, edit.want)
+						expect.Becomes(t, "the row behind", "behind", func() string { return d.row("behind").UID })
+						expect.Equal(t, "the device's row before the page", d.row("b").Label, edit.want)
 					}
 					held.open()
 					w.agree(d, other)
-					equal(t, "the device's row", d.row("b").Label, edit.want)
+					expect.Equal(t, "the device's row", d.row("b").Label, edit.want)
 					watch.neverBack(t)
 					if shown := watch.all(); first && !guide && slices.Contains(shown, "old") {
 						t.Errorf("the row was shown as %q though it was known to be old", shown)
@@ -142,8 +143,8 @@ func (w *world) pages() *world {
 // agreeOn waits until the server and a device have this label, "" for no row.
 func (w *world) agreeOn(d *device, uid, label string) {
 	w.t.Helper()
-	becomes(w.t, "the server's row", label, func() string { return w.rows()[uid] })
-	becomes(w.t, "the other device's row", label, func() string { return d.row(uid).Label })
+	expect.Becomes(w.t, "the server's row", label, func() string { return w.rows()[uid] })
+	expect.Becomes(w.t, "the other device's row", label, func() string { return d.row(uid).Label })
 }
 
 // Between the moment at which a device is subscribed and the one at which its first page is read, or

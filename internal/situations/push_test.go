@@ -6,6 +6,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 )
 
 // The database refuses a row, and an edit of another. Neither stops what is queued behind it, nor what
@@ -27,7 +28,7 @@ func TestARefusedRowStopsNothing(t *testing.T) {
 		want := map[string]string{"before": "good", "behind": "good", "theirs": "good", "edited": "old"}
 		w.agree(d, other)
 		w.has(want)
-		equal(t, "the score that is back", d.row("edited").Score, 1)
+		expect.Equal(t, "the score that is back", d.row("edited").Score, 1)
 		d.lists("rejected bad constraint", "rejected edited constraint")
 
 		d.reopen()
@@ -37,8 +38,8 @@ func TestARefusedRowStopsNothing(t *testing.T) {
 		d.create("later", "good")
 		other.label("theirs", "still heard of")
 		w.agree(other, d)
-		equal(t, "the row behind", d.row("theirs").Label, "still heard of")
-		equal(t, "the server's", w.rows()["later"], "good")
+		expect.Equal(t, "the row behind", d.row("theirs").Label, "still heard of")
+		expect.Equal(t, "the server's", w.rows()["later"], "good")
 
 		list, err := d.client.Rejections(t.Context()) // the user mends one, and gives the other up
 		d.must(err)
@@ -47,7 +48,7 @@ func TestARefusedRowStopsNothing(t *testing.T) {
 		d.create("bad", "mended")
 		w.agree(d, other)
 		d.lists()
-		equal(t, "the mended row", w.rows()["bad"], "mended")
+		expect.Equal(t, "the mended row", w.rows()["bad"], "mended")
 	})
 }
 
@@ -155,7 +156,7 @@ func TestAnAnswerThatIsLostAndThenARestart(t *testing.T) {
 			w.restart()
 			d.line.set(false)
 			d.open()
-			equal(t, round.name+": pending", d.pending(), 1)
+			expect.Equal(t, round.name+": pending", d.pending(), 1)
 			w.agree(d, other)
 			w.has(round.want)
 			if !w.guide { // where a write has no number, it seems to have lost against what followed it

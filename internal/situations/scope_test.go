@@ -12,6 +12,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/server"
 )
 
@@ -95,14 +96,14 @@ func TestARightThatWasRevokedWhileOffline(t *testing.T) {
 		d.shows(map[string]string{"a1": "mine", "b1": "old", "b2": "mine", "a2": "mine"})
 		d.online()
 		want := map[string]string{"a1": "mine", "a2": "mine", "c1": "old"}
-		eventually(t, func() error {
+		expect.Soon(t, func() error {
 			d.sync()
 			if got := d.rows(); !maps.Equal(got, want) {
 				return fmt.Errorf("the device shows %v, want %v", got, want)
 			}
 			return nil
 		})
-		equal(t, "pending", d.pending(), 0)
+		expect.Equal(t, "pending", d.pending(), 0)
 		w.has(map[string]string{"a1": "mine", "a2": "mine", "b1": "old", "b2": "old", "c1": "old"})
 		d.lists("rejected b2 denied")
 
@@ -110,7 +111,7 @@ func TestARightThatWasRevokedWhileOffline(t *testing.T) {
 		r.set("eve", "ann", "bob")
 		d.reopen()
 		want = map[string]string{"a1": "mine", "a2": "mine", "b1": "old", "b2": "old"}
-		eventually(t, func() error {
+		expect.Soon(t, func() error {
 			d.sync()
 			if got := d.rows(); !maps.Equal(got, want) {
 				return fmt.Errorf("with the right given back the device shows %v, want %v", got, want)
@@ -171,6 +172,6 @@ func TestUnitsAreSeenWhole(t *testing.T) {
 		w.agree(writer, other, watcher)
 		cancel()
 		watches.Wait()
-		equal(t, "the sum on the server", w.number("SELECT sum(score) FROM item"), total)
+		expect.Equal(t, "the sum on the server", w.number("SELECT sum(score) FROM item"), total)
 	})
 }

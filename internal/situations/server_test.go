@@ -11,6 +11,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/internal/pgtest"
 )
 
@@ -45,8 +46,8 @@ func TestTransactionsThatCommitOutOfOrder(t *testing.T) {
 			back.online()
 			restarted.open()
 			w.agree(writer, connected, back, restarted)
-			equal(t, "rows", len(back.rows()), 6)
-			equal(t, "the row of the slow transaction", restarted.row("slow").Label, "began first")
+			expect.Equal(t, "rows", len(back.rows()), 6)
+			expect.Equal(t, "the row of the slow transaction", restarted.row("slow").Label, "began first")
 		})
 	}
 }
@@ -80,7 +81,7 @@ func (w *world) restore(copied []byte) {
 // have been told, live, more than its cursor says.
 func (d *device) marked() {
 	d.t.Helper()
-	eventually(d.t, func() error {
+	expect.Soon(d.t, func() error {
 		at, err := d.w.driver.Horizon(d.t.Context())
 		if err == nil {
 			err = d.store.View(d.t.Context(), func(tx tidemark.StoreTx) error {
@@ -160,8 +161,8 @@ func TestARestoredServerDatabase(t *testing.T) {
 						d.label(uid, fmt.Sprint("later ", i))
 					}
 					w.agree(writer, sleeper, witness)
-					equal(t, "the edited row", w.rows()["edited"], fmt.Sprint("later ", i))
-					equal(t, "the row removed since", w.rows()["removed"], fmt.Sprint("later ", i))
+					expect.Equal(t, "the edited row", w.rows()["edited"], fmt.Sprint("later ", i))
+					expect.Equal(t, "the row removed since", w.rows()["removed"], fmt.Sprint("later ", i))
 				}
 			})
 		})
@@ -308,21 +309,21 @@ func TestOneMoreColumnAndModelWhileOldClientsRun(t *testing.T) {
 		w.agree(sleeper, old, fresh.device)
 		want := map[string]string{"a": "by the old version", "b": "written before", "c": "by the old version", "n": "old"}
 		w.has(want)
-		equal(t, "notes on the server", w.number("SELECT count(*) FROM item WHERE note IS NOT NULL"), 2)
-		equal(t, "the note", fresh.noteOf("a"), "a note")
+		expect.Equal(t, "notes on the server", w.number("SELECT count(*) FROM item WHERE note IS NOT NULL"), 2)
+		expect.Equal(t, "the note", fresh.noteOf("a"), "a note")
 
 		for _, d := range []*device{old, sleeper} { // the very file, with the next version's program, at first offline
 			d.opts.Offline = true
 			d.reopen()
 			n := d.upgraded()
 			d.shows(want)
-			equal(t, "the upgraded device's note, offline", n.noteOf("a"), "a note")
+			expect.Equal(t, "the upgraded device's note, offline", n.noteOf("a"), "a note")
 			d.online()
 			w.agree(d)
-			equal(t, "the upgraded device's note", n.noteOf("n"), "another")
+			expect.Equal(t, "the upgraded device's note", n.noteOf("n"), "another")
 			tags, err := n.tags.FindWhere(t.Context(), nil)
 			w.must(err)
-			equal(t, "the upgraded device's tags", len(tags), 1)
+			expect.Equal(t, "the upgraded device's tags", len(tags), 1)
 			d.lists()
 		}
 	})
@@ -341,17 +342,17 @@ func TestANewClientMeetsAnOldServer(t *testing.T) {
 		d.create("b", "by the new version")
 		d.online()
 		w.comesToHave(map[string]string{"a": "old", "b": "by the new version"})
-		becomes(t, "pending", 0, d.pending)
+		expect.Becomes(t, "pending", 0, d.pending)
 		d.lists("rejected t " + map[bool]string{false: string(tidemark.CodeUnknownModel), true: string(tidemark.CodeMissingService)}[w.guide])
 		old.label("a", "by the old version")
-		becomes(t, "the row of the old version", "by the old version", func() string { return d.row("a").Label })
+		expect.Becomes(t, "the row of the old version", "by the old version", func() string { return d.row("a").Label })
 
 		w.migrate()
 		list, err := d.client.Rejections(t.Context())
 		w.must(err)
 		w.must(d.client.Retry(t.Context(), list[0].ID))
 		w.agree(d.device, old)
-		equal(t, "tags on the server", w.number("SELECT count(*) FROM tag"), 1)
+		expect.Equal(t, "tags on the server", w.number("SELECT count(*) FROM tag"), 1)
 		d.lists()
 	})
 }

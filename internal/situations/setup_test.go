@@ -11,7 +11,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"flag"
 	"fmt"
 	"maps"
 	"net"
@@ -28,6 +27,7 @@ import (
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
 	"github.com/tidemark-sync/tidemark/driver/bundriver"
+	"github.com/tidemark-sync/tidemark/internal/expect"
 	"github.com/tidemark-sync/tidemark/internal/pgtest"
 	"github.com/tidemark-sync/tidemark/server"
 	"github.com/tidemark-sync/tidemark/transport/pipe"
@@ -242,7 +242,7 @@ func (w *world) has(want map[string]string) {
 // comesToHave waits for the server's rows.
 func (w *world) comesToHave(want map[string]string) {
 	w.t.Helper()
-	eventually(w.t, func() error {
+	expect.Soon(w.t, func() error {
 		if got := w.rows(); !maps.Equal(got, want) {
 			return fmt.Errorf("the server has %v, want %v", got, want)
 		}
@@ -255,7 +255,7 @@ func (w *world) agree(devices ...*device) {
 	w.t.Helper()
 	for _, d := range devices {
 		d.sync()
-		eventually(w.t, func() error {
+		expect.Soon(w.t, func() error {
 			if s := d.client.Status(); s.State != client.Synced || s.Pending > 0 {
 				return fmt.Errorf("a device is %+v", s)
 			}
@@ -264,45 +264,5 @@ func (w *world) agree(devices ...*device) {
 			}
 			return nil
 		})
-	}
-}
-
-// patience is how long a test waits for what must happen.
-var patience = flag.Duration("patience", 2*time.Minute, "how long tests wait for what must happen")
-
-// eventually polls until check succeeds, for at most patience.
-func eventually(t testing.TB, check func() error) {
-	t.Helper()
-	deadline := time.After(*patience)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := check()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal(err)
-		}
-	}
-}
-
-// becomes waits until got gives want.
-func becomes[T comparable](t testing.TB, what string, want T, got func() T) {
-	t.Helper()
-	eventually(t, func() error {
-		if g := got(); g != want {
-			return fmt.Errorf("%s is %v, want %v", what, g, want)
-		}
-		return nil
-	})
-}
-
-func equal[T comparable](t testing.TB, what string, got, want T) {
-	t.Helper()
-	if got != want {
-		t.Errorf("%s is %v, want %v", what, got, want)
 	}
 }
