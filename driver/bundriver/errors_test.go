@@ -44,13 +44,18 @@ type Late struct {
 	ListID        *string `bun:"list_id"`
 }
 
+func openLate(t *testing.T, e engine) (*bundriver.Driver, *bun.DB) {
+	t.Helper()
+	db := e.open(t)
+	mustExec(t, db, e.tables)
+	mustExec(t, db, "CREATE TABLE late (uid TEXT NOT NULL PRIMARY KEY, list_id TEXT REFERENCES list DEFERRABLE INITIALLY DEFERRED)")
+	return e.driver(t, db, []any{Late{}, List{}}), db
+}
+
 func TestDeferredConstraints(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, e engine) {
-		db := e.open(t)
-		mustExec(t, db, e.tables)
-		mustExec(t, db, "CREATE TABLE late (uid TEXT NOT NULL PRIMARY KEY, list_id TEXT REFERENCES list DEFERRABLE INITIALLY DEFERRED)")
-		d := e.driver(t, db, []any{Late{}, List{}})
+		d, _ := openLate(t, e)
 		for i, o := range write(t, d, create("late", "a", `{"list_id":"l"}`, 5), create("list", "l", `{"title":"x"}`, 5)) {
 			if !o.Applied {
 				t.Errorf("a child before its parent: mutation %d: %+v", i, o)

@@ -43,10 +43,7 @@ func verdicts(vs []tidemark.Verdict) string {
 func TestPushWithDeferredConstraints(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, e engine) {
-		db := e.open(t)
-		mustExec(t, db, e.tables)
-		mustExec(t, db, "CREATE TABLE late (uid TEXT NOT NULL PRIMARY KEY, list_id TEXT REFERENCES list DEFERRABLE INITIALLY DEFERRED)")
-		d := e.driver(t, db, []any{Late{}, List{}})
+		d, db := openLate(t, e)
 		unit := func(first int64, b *tidemark.Batch, members ...int) {
 			for _, i := range members {
 				b.Mutations[i].Unit = first + int64(members[len(members)-1])
@@ -86,22 +83,13 @@ func TestFailuresOfPushLeaveNothing(t *testing.T) {
 		d, db, c := openCounted(t, e)
 		broken := errors.New("the cable broke: EOF")
 		for at := 1; ; at++ {
-			n := 0
-			c.fail = func(statement string) error {
-				if strings.HasPrefix(statement, "ROLLBACK") {
-					return nil
-				}
-				if n++; n == at {
-					return broken
-				}
-				return nil
-			}
+			broke := c.failAt(at, broken)
 			uid := fmt.Sprint("u", at)
 			b := batchOf("c"+uid, 1, create("list", uid, `{"title":"x"}`, 10), create("entry", "e"+uid, `{"list_id":"`+uid+`"}`, 10))
 			w := &witness{}
 			_, err := d.Push(context.Background(), b, w)
 			c.fail = nil
-			if err == nil && n >= at {
+			if err == nil && broke() {
 				t.Fatalf("statement %d broke, and the push succeeded", at)
 			}
 			if err == nil {

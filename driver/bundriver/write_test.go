@@ -70,6 +70,21 @@ func (c sqliteConnector) Connect(context.Context) (driver.Conn, error) {
 }
 func (c sqliteConnector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
 
+// failAt breaks the at-th statement from now on, from 1, but for those that roll back. It returns
+// a function that reports whether it did.
+func (c *counted) failAt(at int, err error) (did func() bool) {
+	c.fail = func(statement string) error {
+		if strings.HasPrefix(statement, "ROLLBACK") {
+			return nil
+		}
+		if at--; at == 0 {
+			return err
+		}
+		return nil
+	}
+	return func() bool { return at <= 0 }
+}
+
 // openCounted is a database of the suite's tables behind a counter.
 func openCounted(t testing.TB, e engine) (*bundriver.Driver, *bun.DB, *counted) {
 	t.Helper()
@@ -224,16 +239,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 		write(t, d, create("list", "old", `{"title":"x"}`, 5))
 		broken := errors.New("the cable broke: EOF")
 		for at := 1; ; at++ {
-			n := 0
-			c.fail = func(statement string) error {
-				if strings.HasPrefix(statement, "ROLLBACK") {
-					return nil
-				}
-				if n++; n == at {
-					return broken
-				}
-				return nil
-			}
+			c.failAt(at, broken)
 			_, err := d.Write(context.Background(), []tidemark.Mutation{create("list", "a", `{"title":"x"}`, 10),
 				{Model: "list", UID: "old", Op: tidemark.Update, Data: tidemark.Row(`{"title":"y"}`), Stamp: 10},
 				{Model: "list", UID: "gone", Op: tidemark.Delete, Stamp: 10}})
