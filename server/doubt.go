@@ -41,7 +41,11 @@ func (l *live) settle(g *publication) {
 func (l *live) happened(ctx context.Context, g *publication, items []item) (told []item, err error) {
 	const patience = 500 * time.Millisecond
 	for wait := 10 * time.Millisecond; ; wait *= 2 {
-		now, err := l.reread(ctx, items)
+		keys := make([]rowKey, len(items))
+		for i := range items {
+			keys[i] = items[i].key
+		}
+		now, err := l.server.reread(ctx, keys)
 		if err != nil {
 			return nil, err
 		}
@@ -128,15 +132,15 @@ func (g *publication) next(key rowKey) *item {
 	return nil
 }
 
-// reread returns the rows of the items as they now are.
-func (l *live) reread(ctx context.Context, items []item) (map[rowKey]tidemark.RowMeta, error) {
+// reread returns rows as they now are.
+func (s *Server) reread(ctx context.Context, keys []rowKey) (map[rowKey]tidemark.RowMeta, error) {
 	byModel := make(map[string][]string)
-	for i := range items {
-		byModel[items[i].key.model] = append(byModel[items[i].key.model], items[i].key.uid)
+	for _, key := range keys {
+		byModel[key.model] = append(byModel[key.model], key.uid)
 	}
 	now := make(map[rowKey]tidemark.RowMeta)
 	for model, uids := range byModel {
-		svc, ok := l.server.Lookup(model)
+		svc, ok := s.Lookup(model)
 		if !ok || svc.model == nil {
 			continue
 		}
@@ -144,7 +148,7 @@ func (l *live) reread(ctx context.Context, items []item) (map[rowKey]tidemark.Ro
 		if err != nil {
 			return nil, err
 		}
-		snap, err := l.server.driver.Snapshot(ctx, none, uids)
+		snap, err := s.driver.Snapshot(ctx, none, uids)
 		if err != nil {
 			return nil, err
 		}

@@ -124,6 +124,7 @@ func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run
 		return len(outcomes), err
 	})
 	if err != nil {
+		s.afterwards(d, runs, err)
 		return err
 	}
 	for i, r := range runs {
@@ -134,7 +135,8 @@ func (s *Server) commit(ctx context.Context, ms []tidemark.Mutation, runs []*run
 
 // decide holds the rows of ms while write has the driver decide about them, with what it
 // is given as the witness, and reserves the slots of their events. write returns how many were
-// decided. Live delivery leaves out the session except, which hears by its answer; it may be nil.
+// decided. With an error of write it returns what is known of the transactions.
+// Live delivery leaves out the session except, which hears by its answer; it may be nil.
 func (s *Server) decide(ctx context.Context, ms []tidemark.Mutation, except *Session, write func(*deciding) (int, error)) (_ *deciding, err error) {
 	d := &deciding{order: &s.order, live: s.live, except: except, ms: ms, keys: make([]rowKey, len(ms)), slots: make([]*slot, len(ms))}
 	for i := range ms {
@@ -163,10 +165,10 @@ func (s *Server) decide(ctx context.Context, ms []tidemark.Mutation, except *Ses
 	}()
 	n, err := write(d)
 	if err != nil {
-		return nil, driverError(err)
+		return d, driverError(err)
 	}
 	if n != len(ms) {
-		return nil, tidemark.NewError(tidemark.CodeInternal, "the driver decided %d of %d writes", n, len(ms))
+		return d, tidemark.NewError(tidemark.CodeInternal, "the driver decided %d of %d writes", n, len(ms))
 	}
 	return d, nil
 }
@@ -202,6 +204,8 @@ type deciding struct {
 	flight   *flight
 	from, to int   // those of the transaction under way
 	part     *part // what it has to tell, nil for nothing
+
+	unanswered [][2]int // from and to of transactions that were not reported as committed
 }
 
 func (d *deciding) Decided(from int, outcomes []tidemark.Outcome) {
@@ -217,6 +221,9 @@ func (d *deciding) Decided(from int, outcomes []tidemark.Outcome) {
 }
 
 func (d *deciding) Ended(committed bool) {
+	if !committed {
+		d.unanswered = append(d.unanswered, [2]int{d.from, d.to})
+	}
 	d.endPart(committed)
 	for _, slot := range d.slots[d.from:d.to] {
 		if slot != nil {

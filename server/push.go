@@ -297,6 +297,9 @@ func (p *pushing) decide(from, to int) error {
 		return len(verdicts), err
 	})
 	if err != nil {
+		if p.runs != nil {
+			p.server.afterwards(d, p.runs[from:to], err)
+		}
 		return err
 	}
 	for i := range verdicts {
