@@ -18,9 +18,9 @@ type unanswered struct {
 	runs   []*run // of each, nil for one that needs nothing
 }
 
-// afterwards looks after the writes of d that are unanswered. runs may be nil.
+// afterwards looks after the writes of d that are unanswered. d and runs may be nil.
 func (s *Server) afterwards(d *deciding, runs []*run, err error) {
-	if len(runs) == 0 || !tidemark.Temporary(err) {
+	if d == nil || len(runs) == 0 || !tidemark.Temporary(err) {
 		return
 	}
 	u := &unanswered{server: s}
