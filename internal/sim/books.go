@@ -40,11 +40,21 @@ func newBooks() *books {
 	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, newest: map[string]tidemark.Stamp{}, repeats: map[string]bool{}}
 }
 
-// versionOf returns the how manieth applied write of its row the token stands for, 0 for none.
+// versionOf returns the how manieth applied write of its row the token stands for, 0 for none, and
+// where that may change: when a device may repeat it.
 func (b *books) versionOf(token string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.repeats[deviceOf(token)] {
+		return 0
+	}
 	return b.version[token]
+}
+
+// deviceOf returns the device that made the write of a token.
+func deviceOf(token string) string {
+	device, _, _ := strings.Cut(token, "-")
+	return device
 }
 
 // mayRepeat notes that a device's writes may be applied twice.
@@ -124,7 +134,7 @@ func (b *books) decided(m *tidemark.Mutation, o *tidemark.Outcome) {
 		b.version[token] = b.count[m.UID]
 		n = b.applied[token]
 	}
-	mayRepeat := b.repeats[strings.Split(token, "-")[0]]
+	mayRepeat := b.repeats[deviceOf(token)]
 	b.mu.Unlock()
 	if n > 1 && !mayRepeat {
 		b.breach("exactly once", "%s of %s was applied %d times", token, m.UID, n)
