@@ -89,6 +89,13 @@ func (b *books) rejected(token string, refused bool) {
 	}
 }
 
+// listed notes that a device found a write in the list of rejections.
+func (b *books) listed(token string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.told[token]++
+}
+
 // breach notes that a promise was broken; the first counts.
 func (b *books) breach(promise, format string, args ...any) {
 	b.mu.Lock()

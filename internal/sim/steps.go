@@ -274,6 +274,7 @@ func (w *world) retry(ctx context.Context) string {
 	}
 	r := list[w.rng.IntN(len(list))]
 	if w.rng.IntN(2) == 0 {
+		w.books.listed(tokenOf(&r.Mutation)) // the process may have died before its callback ran
 		return fmt.Sprint(d.name, " discards ", d.client.Discard(ctx, r.ID))
 	}
 	return fmt.Sprint(d.name, " keeps ", r.Kind)
