@@ -158,9 +158,13 @@ func lost(op Op, meta Meta, present bool) Decision {
 // with its metadata (nil and zero when it has none), with the device's own
 // pending writes on top, in the order of their numbers. A pending write that is
 // not newer than what it would change is left out, as the server will decide.
-// The result is nil when the row is deleted or does not exist.
+// The result is nil when the row is deleted or does not exist. A base under a tombstone is how the
+// row was before it left the device's reach: shown only with an update on top.
 func Rebase(base Row, meta Meta, pending []Mutation) (Row, Meta) {
-	row := base
+	row, former := base, Row(nil)
+	if meta.Deleted() {
+		row, former = nil, base
+	}
 	for _, m := range pending {
 		d, err := Decide(m.Op, m.UID, m.Stamp, meta, len(row) > 0)
 		if err != nil || !d.Applied {
@@ -169,6 +173,9 @@ func Rebase(base Row, meta Meta, pending []Mutation) (Row, Meta) {
 		meta = d.Meta
 		switch d.Effect {
 		case Upsert:
+			if len(row) == 0 && m.Op == Update {
+				row = former
+			}
 			if len(row) == 0 {
 				row = append(AppendString(Row(`{"uid":`), m.UID), '}')
 			}
@@ -176,6 +183,7 @@ func Rebase(base Row, meta Meta, pending []Mutation) (Row, Meta) {
 		case Remove:
 			row = nil
 		}
+		former = nil
 	}
 	return row, meta
 }

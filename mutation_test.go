@@ -156,6 +156,11 @@ func TestRebaseShowsPendingWritesOverTheServersState(t *testing.T) {
 		{"create, update, delete", nil, tidemark.Meta{}, []tidemark.Mutation{write(tidemark.Create, 20, `{"n":1}`), write(tidemark.Update, 21, `{"n":2}`), write(tidemark.Delete, 22, "")}, "", 22},
 		{"delete of the base", base, meta, []tidemark.Mutation{write(tidemark.Delete, 20, "")}, "", 20},
 		{"an update newer than the server's deletion", nil, tidemark.Meta{UID: "u", DeletedAt: 15}, []tidemark.Mutation{write(tidemark.Update, 20, `{"n":3}`)}, `{"uid":"u","n":3}`, 20},
+		{"an update of a row that left", base, tidemark.Departure{UID: "u", At: 15}.Meta(), []tidemark.Mutation{write(tidemark.Update, 20, `{"n":3}`)}, `{"uid":"u","title":"server","n":3}`, 20},
+		{"an older update of a row that left", base, tidemark.Departure{UID: "u", At: 25}.Meta(), []tidemark.Mutation{write(tidemark.Update, 20, `{"n":3}`)}, "", 25},
+		{"a row that left", base, tidemark.Departure{UID: "u", At: 15}.Meta(), nil, "", 15},
+		{"a row that left, deleted and created", base, tidemark.Departure{UID: "u", At: 15}.Meta(), []tidemark.Mutation{write(tidemark.Delete, 20, ""), write(tidemark.Create, 21, `{"n":3}`)}, `{"uid":"u","n":3}`, 21},
+		{"a row that left, created", base, tidemark.Departure{UID: "u", At: 15}.Meta(), []tidemark.Mutation{write(tidemark.Create, 21, `{"n":3}`)}, `{"uid":"u","n":3}`, 21},
 		{"an update older than the server's deletion", nil, tidemark.Meta{UID: "u", DeletedAt: 25}, []tidemark.Mutation{write(tidemark.Update, 20, `{"n":3}`)}, "", 25},
 	} {
 		row, m := tidemark.Rebase(c.base, c.meta, c.pending)

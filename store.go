@@ -45,7 +45,8 @@ type Record struct {
 	Row Row
 	// Base and Meta are the server's state as last told. Base is nil when the
 	// server has no such row; Meta is zero when it never told of one. A Meta with DeletedAt and a nil
-	// Base is a tombstone: it keeps an older message from bringing the row back.
+	// Base is a tombstone: it keeps an older message from bringing the row back. With a Base the row
+	// left the device's reach, and is kept as it was for the pending writes: see Rebase.
 	Base Row
 	Meta Meta
 	// Pending is how many mutations of the row are in the outbox. When it is 0,

@@ -257,7 +257,7 @@ func TestRefusedPositionCostsAPassFromTheBeginning(t *testing.T) {
 				b.nextPull("", "").page("c2", "", live("a", "stays", T0))
 				b.sees("stays", "pending")
 				b.pending(1)
-				if r := b.record("b"); r.Base != nil {
+				if r := b.record("b"); !r.Meta.Deleted() {
 					t.Errorf("the record is %+v", r)
 				}
 			})

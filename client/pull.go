@@ -357,14 +357,14 @@ func (w *work) dropUnseen(p *tidemark.Predicate, number int64) error {
 	return nil
 }
 
-// forget drops the server's state of a row. Where writes are pending a tombstone remembers how new
-// it was: those that were older than it, and so not shown, must not come to light now.
+// forget drops the server's state of a row, as where it left. Where writes are pending a tombstone remembers
+// how new it was: those that were older than it, and so not shown, must not come to light now.
 func forget(r *tidemark.Record) {
-	d := tidemark.Departure{UID: r.UID, At: r.Meta.T()}
-	r.Base, r.Meta = nil, tidemark.Meta{}
 	if r.Pending > 0 {
-		r.Meta = d.Meta()
+		r.Meta = tidemark.Departure{UID: r.UID, At: r.Meta.T()}.Meta()
+		return
 	}
+	r.Base, r.Meta = nil, tidemark.Meta{}
 }
 
 // stored goes on after a page is durable.
@@ -478,6 +478,8 @@ func (w *work) word(r *tidemark.Record, x *word, passing bool) bool {
 // left applies a departure: the base goes, unless the record knows a newer version, or
 // has the very version that left: then it was this client's own write that moved the row
 // out of reach. While an older page may be on its way, or a verdict, a tombstone keeps it from bringing the row back.
+// Where writes are pending, a row that is not deleted stays as it was under the tombstone: they are shown on
+// top of it, and never as a row of nothing but what they wrote.
 func left(r *tidemark.Record, d tidemark.Departure, passing bool) bool {
 	guard := passing || r.Pending > 0
 	switch {
@@ -488,9 +490,14 @@ func left(r *tidemark.Record, d tidemark.Departure, passing bool) bool {
 	case r.Base != nil && r.Meta.T() == d.At && !d.Deleted:
 		return false
 	}
-	r.Base, r.Meta = nil, tidemark.Meta{}
-	if guard {
+	if r.Meta = (tidemark.Meta{}); guard {
 		r.Meta = d.Meta()
+	}
+	switch {
+	case d.Deleted || r.Pending == 0:
+		r.Base = nil
+	case r.Base == nil: // this client made it, and has not heard so
+		r.Base = r.Row
 	}
 	return true
 }

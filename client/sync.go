@@ -131,6 +131,7 @@ func (s *session) syncNext(ctx context.Context) error {
 		var held []tidemark.Meta
 		err := s.c.store.View(ctx, func(tx tidemark.StoreTx) (err error) {
 			held, err = tx.Held(sc.pred)
+			held = slices.DeleteFunc(held, tidemark.Meta.Deleted) // what left is not deleted
 			return err
 		})
 		if err != nil {

@@ -76,15 +76,25 @@ func (w *work) decide(d *decision, m tidemark.Mutation, r *tidemark.Record, late
 	if t.Meta.UID != "" {
 		w.told(r, t, true)
 	} else {
-		t = tidemark.RowMeta{Row: r.Base, Meta: r.Meta}
+		t = known(r)
 	}
 	switch {
 	case d.err != nil:
-		return w.reject(m, d.err, r.Base, r.Meta)
+		t = known(r)
+		return w.reject(m, d.err, t.Row, t.Meta)
 	case d.applied, overwritten(m, t.Meta, later):
 		return nil
 	}
 	return w.reject(m, nil, t.Row, t.Meta)
+}
+
+// known is the server's state as last told: of a row that left the device has the former version only.
+func known(r *tidemark.Record) tidemark.RowMeta {
+	t := tidemark.RowMeta{Row: r.Base, Meta: r.Meta}
+	if r.Meta.Deleted() {
+		t.Row = nil
+	}
+	return t
 }
 
 // rows are the records of some rows of a model, with their pending writes.

@@ -134,6 +134,9 @@ func (w *work) settle(model string, recs []tidemark.Record, pending pendings) er
 		before := r.Row
 		r.Row, _ = tidemark.Rebase(r.Base, r.Meta, pending[r.UID])
 		r.Pending = len(pending[r.UID])
+		if r.Pending == 0 && r.Meta.Deleted() {
+			r.Base = nil // it had left, and was kept for what was pending
+		}
 		if !bytes.Equal(before, r.Row) {
 			w.changes = append(w.changes, change{model, before, r.Row})
 		}

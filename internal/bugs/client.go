@@ -97,6 +97,13 @@ var clientBugs = []bug{
 		found: simulator,
 	},
 	{
+		name: "half-a-row", promise: "5", what: "of a row that left, what is shown is only what pending writes wrote of it",
+		edits: []edit{{"client/pull.go", `	case d.Deleted || r.Pending == 0:
+`, `	case true:
+`}},
+		found: simulator,
+	},
+	{
 		name: "no-stamp-check", promise: "2", what: "what the server says is applied over what is newer",
 		edits: []edit{{"client/apply.go", `	if r.Meta.UID != "" && r.Meta.T() > t.Meta.T() {
 		return false

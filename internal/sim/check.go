@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -124,12 +125,14 @@ func (w *world) newestStands(ctx context.Context) error {
 	return nil
 }
 
-// pendingShown: what a device shows of a row with pending writes is what the server said, with these on top.
+// pendingShown: what a device shows of a row with pending writes is what the server said, with these on top. It
+// is a whole row, unless the server has deleted it: then an update that is newer makes one of what it writes.
 func (d *device) pendingShown(ctx context.Context) error {
 	if d.client == nil || d.wants {
 		return nil
 	}
-	return d.store.View(ctx, func(tx tidemark.StoreTx) error {
+	var halves []string
+	err := d.store.View(ctx, func(tx tidemark.StoreTx) error {
 		pending := map[string][]tidemark.Mutation{}
 		ms, err := tx.Outbox(0, 0)
 		for _, m := range ms {
@@ -146,9 +149,19 @@ func (d *device) pendingShown(ctx context.Context) error {
 			if want, _ := tidemark.Rebase(r.Base, r.Meta, pending[r.UID]); !bytes.Equal(r.Row, want) {
 				return fmt.Errorf("rollback: %s shows %s of %s, with %d writes pending it is %s", d.name, r.Row, d.w.short(r.UID), len(pending[r.UID]), want)
 			}
+			if len(r.Row) > 0 && r.Row.Get("list_id") == nil {
+				halves = append(halves, r.UID)
+			}
 		}
 		return err
 	})
+	for _, uid := range halves {
+		there, e := d.w.host.rows(ctx, "item", tidemark.Where{"uid": uid})
+		if err = errors.Join(err, e); len(there) > 0 {
+			return fmt.Errorf("whole rows: %s shows only what it wrote of %s, which the server has", d.name, d.w.short(uid))
+		}
+	}
+	return err
 }
 
 // storesSound: nothing is pending, each visible row is its base, and the file is whole.

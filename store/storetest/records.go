@@ -17,6 +17,7 @@ var recordRules = []Rule{
 				{UID: "c", Row: row("c", ""), Pending: 1},
 				{UID: "d", Base: row("d", `"qty":1`), Meta: tidemark.Meta{UID: "d", CreatedAt: -5}, Pending: 1},
 				tombstone("e", 9),
+				{UID: "e2", Row: row("e2", `"name":"new"`), Base: row("e2", `"name":"old"`), Meta: tidemark.Meta{UID: "e2", DeletedAt: 9}, Pending: 1},
 				{UID: "f", Row: row("f", ""), Meta: tidemark.Meta{UID: "f", CreatedAt: 1, DeletedAt: 3}, Pending: 1},
 				{UID: "g", Row: row("g", ""), Base: row("g", "")},
 				{UID: "h", Meta: tidemark.Meta{UID: "h"}},
@@ -26,7 +27,7 @@ var recordRules = []Rule{
 				{UID: "l", Meta: tidemark.Meta{UID: "l", DeletedAt: 1}, Seen: 1},
 			}
 			t.put(want...)
-			for i, got := range t.records("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l") {
+			for i, got := range t.records("a", "b", "c", "d", "e", "e2", "f", "g", "h", "i", "j", "k", "l") {
 				if !sameRecord(got, want[i]) {
 					t.fatalf("got  %+v\nwant %+v", got, want[i])
 				}
