@@ -1,9 +1,12 @@
 package tidemark
 
 import (
+	"bytes"
 	"encoding/json"
 	"hash/fnv"
+	"math"
 	"slices"
+	"strconv"
 )
 
 // Batch is a part of a client's outbox on its way to the server.
@@ -102,8 +105,8 @@ type Verdict struct {
 }
 
 // Ledger is what a server remembers of one client's mutations, for ever: the highest
-// number, and the verdicts that the client has not confirmed. A driver stores it as text, in
-// the transaction of the mutations' effects.
+// number, and the verdicts that the client has not confirmed. A driver stores it as text (see
+// [Ledger.AppendJSON]), in the transaction of the mutations' effects.
 type Ledger struct {
 	Owner     string    `json:"owner,omitempty"`
 	Highest   int64     `json:"highest"`   // the number of the last mutation decided
@@ -181,13 +184,119 @@ func WireErrorOf(e *Error) *Error {
 // Forget drops the verdicts, for a client that was not heard of for long.
 func (l *Ledger) Forget() { l.Confirmed, l.Receipts = l.Highest, nil }
 
-// ParseLedger reads the text that a driver has stored, json.Marshal's.
+// AppendJSON appends the text that a driver stores, which is what json.Marshal makes of the ledger:
+// each push reads and writes one, with hundreds of receipts.
+func (l *Ledger) AppendJSON(b []byte) []byte {
+	b = slices.Grow(b, 64+len(l.Owner)+40*len(l.Receipts))
+	b = append(b, '{')
+	if l.Owner != "" {
+		b = append(AppendString(append(b, `"owner":`...), l.Owner), ',')
+	}
+	b = appendInt(append(b, `"highest":`...), l.Highest)
+	b = appendInt(append(b, `,"confirmed":`...), l.Confirmed)
+	for i := range l.Receipts {
+		if i == 0 {
+			b = append(b, `,"receipts":[`...)
+		} else {
+			b = append(b, ',')
+		}
+		b = l.Receipts[i].appendJSON(b)
+	}
+	if len(l.Receipts) > 0 {
+		b = append(b, ']')
+	}
+	return append(b, '}')
+}
+
+func (r *Receipt) appendJSON(b []byte) []byte {
+	b = strconv.AppendUint(append(b, `{"d":`...), r.Digest, 10)
+	if r.Applied {
+		b = append(b, `,"a":true`...)
+	}
+	if r.Err != nil {
+		e, _ := json.Marshal(r.Err) // of strings
+		b = append(append(b, `,"e":`...), e...)
+	}
+	return append(b, '}')
+}
+
+// ParseLedger reads the text that a driver has stored, AppendJSON's.
 func ParseLedger(text []byte) (*Ledger, error) {
 	l := &Ledger{}
-	if err := json.Unmarshal(text, l); err != nil {
+	err := EachField(text, func(key, value []byte) (err error) {
+		switch string(key) {
+		case "owner":
+			l.Owner, err = DecodeString(value)
+		case "highest":
+			l.Highest, err = parseInteger(value)
+		case "confirmed":
+			l.Confirmed, err = parseInteger(value)
+		case "receipts":
+			l.Receipts, err = parseReceipts(value)
+		}
+		return err
+	})
+	if err != nil {
 		return nil, Wrap(err, CodeInternal, "a ledger is damaged")
 	}
 	return l, nil
+}
+
+func parseReceipts(raw []byte) ([]Receipt, error) {
+	list := make([]Receipt, 0, len(raw)/24)
+	if bytes.HasPrefix(raw, []byte("[")) {
+		for rest, ok := raw[1:], true; ok; {
+			var r Receipt
+			if r, rest, ok = cutReceipt(rest); !ok {
+				break
+			}
+			list = append(list, r)
+			if string(rest) == "]" {
+				return list, nil
+			}
+			rest, ok = bytes.CutPrefix(rest, []byte(","))
+		}
+	}
+	list = list[:0] // one of them is not as nearly all are
+	err := EachElement(raw, func(_ int, raw []byte) error {
+		r, err := parseReceipt(raw)
+		list = append(list, r)
+		return err
+	})
+	return list, err
+}
+
+// cutReceipt reads a receipt that is as AppendJSON writes it, and has no error.
+func cutReceipt(b []byte) (r Receipt, rest []byte, ok bool) {
+	if b, ok = bytes.CutPrefix(b, []byte(`{"d":`)); !ok {
+		return r, nil, false
+	}
+	n := 0
+	for ; n < len(b) && b[n] >= '0' && b[n] <= '9'; n++ {
+		digit := uint64(b[n] - '0')
+		if r.Digest > (math.MaxUint64-digit)/10 {
+			return r, nil, false
+		}
+		r.Digest = r.Digest*10 + digit
+	}
+	b, r.Applied = bytes.CutPrefix(b[n:], []byte(`,"a":true`))
+	rest, ok = bytes.CutPrefix(b, []byte("}"))
+	return r, rest, ok && n > 0
+}
+
+func parseReceipt(raw []byte) (r Receipt, err error) {
+	err = EachField(raw, func(key, value []byte) (err error) {
+		switch string(key) {
+		case "d":
+			r.Digest, err = strconv.ParseUint(string(value), 10, 64)
+		case "a":
+			r.Applied, err = strconv.ParseBool(string(value))
+		case "e":
+			err = json.Unmarshal(value, &r.Err)
+		}
+		return err
+	})
+	return r, err
 }
 
 // Digest is a hash of what the mutation does, without its stamp: a client whose

@@ -14,8 +14,7 @@ import (
 var ledgerColumn = []*column{{name: "ledger", kind: tidemark.JSON, base: "text"}}
 
 func ledgerEntry(client string, l *tidemark.Ledger) entry {
-	text, _ := json.Marshal(l) // of numbers and strings
-	return entry{client, []json.RawMessage{text}}
+	return entry{client, []json.RawMessage{l.AppendJSON(nil)}}
 }
 
 // Push makes a client's mutations in one transaction with their verdicts. As in Write, it begins
