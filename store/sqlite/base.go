@@ -1,9 +1,7 @@
 package sqlite
 
 import (
-	"bytes"
 	"encoding/binary"
-	"errors"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -61,13 +59,13 @@ func baseFrom(row tidemark.Row, kept []byte) (tidemark.Row, bool) {
 func readBase(row tidemark.Row, kept []byte) (tidemark.Row, error) {
 	switch {
 	case kept == nil:
-		return bytes.Clone(row), nil
+		return row, nil // neither is modified
 	case len(kept) == 0:
 		return nil, nil
 	}
 	base, ok := baseFrom(row, kept)
 	if !ok {
-		return nil, errors.New(damagedTexts[0])
+		return nil, errValue
 	}
 	return base, nil
 }

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -126,7 +125,7 @@ func (m *model) copyFrom(ctx context.Context, c *session, table, columns string,
 	page := "SELECT 0, " + columns + " FROM " + table + " WHERE uid > ? ORDER BY uid LIMIT 1000"
 	for after := ""; ; {
 		var recs []tidemark.Record
-		err := c.query(ctx, func(r *sql.Rows) error {
+		err := c.query(ctx, func(r *result) error {
 			_, rec, err := scanRecord(r, base)
 			recs = append(recs, rec)
 			return err

@@ -12,11 +12,11 @@ import (
 )
 
 // The texts of SQLite's result codes (sqlite3_errstr). They are the same under
-// every Go driver, whose error types are not. The last two of damagedTexts are about values
-// that no store has written: database/sql's, and that of SQLite's JSON functions.
+// every Go driver, whose error types are not. The last of damagedTexts is about a value
+// that no store has written: that of SQLite's JSON functions.
 var (
 	damagedTexts = []string{"database disk image is malformed", "file is not a database", "malformed database schema",
-		"sql: Scan error on column", "malformed JSON"}
+		"malformed JSON"}
 	outageTexts = []string{"database or disk is full", "disk I/O error", "readonly database", "unable to open database file", "out of memory"}
 	closedTexts = []string{"sql: database is closed"}
 )

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -54,16 +53,10 @@ func (s *Store) refresh(ctx context.Context, c *session) (*catalog, error) {
 
 func readCatalog(ctx context.Context, c *session, version int64) (*catalog, error) {
 	k := &catalog{version: version, models: make(map[string]*model)}
-	err := c.query(ctx, func(r *sql.Rows) error {
-		var id int64
-		var indexes int
-		var name string
-		var raw []byte
-		if err := r.Scan(&id, &name, &raw, &indexes); err != nil {
-			return err
-		}
+	err := c.query(ctx, func(r *result) error {
+		id, name, indexes := r.number(0), r.text(1), int(r.number(3))
 		var fields []field
-		if err := json.Unmarshal(raw, &fields); err != nil {
+		if err := json.Unmarshal(r.bytes(2), &fields); err != nil {
 			return fmt.Errorf("%s: %w", damagedTexts[0], err)
 		}
 		m := newModel(id, name, fields)

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"database/sql"
 	"errors"
 
 	"github.com/tidemark-sync/tidemark"
@@ -57,7 +56,10 @@ func (t *tx) Queued() (count int, highest int64, err error) {
 	if err := t.check(false); err != nil {
 		return 0, 0, err
 	}
-	err = t.query(func(r *sql.Rows) error { return r.Scan(&count, &highest) }, countMutations)
+	err = t.query(func(r *result) error {
+		count, highest = int(r.number(0)), r.number(1)
+		return nil
+	}, countMutations)
 	return count, highest, err
 }
 
@@ -79,11 +81,10 @@ func (t *tx) Pending(name string, uids []string) (ms []tidemark.Mutation, err er
 
 func (t *tx) mutations(where string, args ...any) ([]tidemark.Mutation, error) {
 	var ms []tidemark.Mutation
-	err := t.c.query(t.quiet, func(r *sql.Rows) error {
-		var m tidemark.Mutation
-		err := r.Scan(&m.N, &m.Model, &m.UID, &m.Op, (*[]byte)(&m.Data), &m.Stamp, &m.Unit)
-		ms = append(ms, m)
-		return err
+	err := t.c.query(t.quiet, func(r *result) error {
+		ms = append(ms, tidemark.Mutation{N: r.number(0), Model: r.text(1), UID: r.text(2), Op: r.op(3),
+			Data: r.row(4), Stamp: tidemark.Stamp(r.number(5)), Unit: r.number(6)})
+		return nil
 	}, selectMutations+where, args...)
 	return ms, err
 }
@@ -105,12 +106,9 @@ func (t *tx) Dequeue(ns []int64) error {
 		return err
 	}
 	list := "[" + joined(ns) + "]"
-	err := t.query(func(r *sql.Rows) error {
-		var n int64
-		var name rowName
-		err := r.Scan(&n, &name.model, &name.uid)
-		t.move(name.model, name.uid).leave(n)
-		return err
+	err := t.query(func(r *result) error {
+		t.move(r.text(1), r.text(2)).leave(r.number(0))
+		return nil
 	}, selectRows, list)
 	if err != nil {
 		return err

@@ -186,7 +186,10 @@ func (s *Store) Get(ctx context.Context, model, uid string) (row tidemark.Row, e
 			return err
 		}
 		row = nil
-		return c.query(quiet, func(r *sql.Rows) error { return r.Scan((*[]byte)(&row)) }, m.get, uid)
+		return c.query(quiet, func(r *result) error {
+			row = r.row(0)
+			return nil
+		}, m.get, uid)
 	})
 	return row, err
 }

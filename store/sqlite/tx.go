@@ -2,7 +2,7 @@ package sqlite
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"slices"
 	"strings"
@@ -81,12 +81,12 @@ func (t *tx) on(name string, fn func(*model) error) error {
 	return t.seal(err)
 }
 
-func (t *tx) exec(text string, args ...any) (sql.Result, error) {
+func (t *tx) exec(text string, args ...any) (driver.Result, error) {
 	res, err := t.c.exec(t.quiet, text, args...)
 	return res, t.seal(err)
 }
 
-func (t *tx) query(scan func(*sql.Rows) error, text string, args ...any) error {
+func (t *tx) query(scan func(*result) error, text string, args ...any) error {
 	return t.seal(t.c.query(t.quiet, scan, text, args...))
 }
 
@@ -98,7 +98,7 @@ func (t *tx) Records(name string, uids []string) ([]tidemark.Record, error) {
 	for i, uid := range uids {
 		recs[i].UID = uid
 	}
-	scan := func(r *sql.Rows) error {
+	scan := func(r *result) error {
 		i, rec, err := scanRecord(r, readBase)
 		if err == nil && rec.UID == uids[i] { // not where a uid that is no text was made one
 			recs[i] = rec
@@ -130,32 +130,12 @@ func listOf(texts []string) string {
 	return string(append(b, ']'))
 }
 
-// metaColumns are the columns of a record's metadata; created is NULL when there is none.
-type metaColumns struct {
-	uid                       string
-	created, updated, deleted sql.NullInt64
-}
-
-// meta returns the metadata; where there is none, nothing but the uid when named.
-func (c *metaColumns) meta(named bool) tidemark.Meta {
-	if !c.created.Valid && !named {
-		return tidemark.Meta{}
-	}
-	return tidemark.Meta{UID: c.uid, CreatedAt: tidemark.Stamp(c.created.Int64),
-		UpdatedAt: tidemark.Stamp(c.updated.Int64), DeletedAt: tidemark.Stamp(c.deleted.Int64)}
-}
-
 // scanRecord reads a record and its place in the list that was asked for.
-func scanRecord(r *sql.Rows, readBase func(tidemark.Row, []byte) (tidemark.Row, error)) (place int, rec tidemark.Record, err error) {
-	var meta metaColumns
-	var base []byte
-	err = r.Scan(&place, &meta.uid, (*[]byte)(&rec.Row), &base, &meta.created, &meta.updated, &meta.deleted, &rec.Pending, &rec.Seen)
-	if err != nil {
-		return 0, rec, err
-	}
-	rec.UID, rec.Meta = meta.uid, meta.meta(false)
-	rec.Base, err = readBase(rec.Row, base)
-	return place, rec, err
+func scanRecord(r *result, readBase func(tidemark.Row, []byte) (tidemark.Row, error)) (place int, rec tidemark.Record, err error) {
+	rec = tidemark.Record{UID: r.text(1), Row: r.row(2), Pending: int(r.number(7)), Seen: r.number(8)}
+	rec.Meta = r.meta(4, rec.UID, false)
+	rec.Base, err = readBase(rec.Row, r.peek(3))
+	return int(r.number(0)), rec, err
 }
 
 func (t *tx) Held(p *tidemark.Predicate) ([]tidemark.Meta, error) {
@@ -206,9 +186,9 @@ func (t *tx) Load(key string) (value []byte, err error) {
 	if err := t.check(false); err != nil {
 		return nil, err
 	}
-	err = t.query(func(r *sql.Rows) error {
-		err := r.Scan(&value)
-		return errors.Join(err, present(&value))
+	err = t.query(func(r *result) error {
+		value = r.bytes(0)
+		return present(&value)
 	}, "SELECT value FROM tidemark_entries WHERE key = ?", key)
 	return value, err
 }
@@ -241,12 +221,10 @@ func (t *tx) Entries(prefix string) ([]tidemark.Entry, error) {
 		return nil, err
 	}
 	var found []tidemark.Entry
-	err := t.query(func(r *sql.Rows) error {
-		var e tidemark.Entry
-		err := r.Scan(&e.Key, &e.Value)
-		_ = present(&e.Value)
+	err := t.query(func(r *result) error {
+		e := tidemark.Entry{Key: r.text(0), Value: r.bytes(1)}
 		found = append(found, e)
-		return err
+		return present(&e.Value)
 	}, "SELECT key, value FROM tidemark_entries WHERE key >= ? AND key < ? ORDER BY key",
 		prefix, prefix+"\xff") // no text has the byte ff
 	return found, err

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -75,5 +76,5 @@ func wholeBase(row tidemark.Row, kept []byte) (tidemark.Row, error) {
 	case len(kept) == 0:
 		return nil, nil
 	}
-	return kept, nil
+	return bytes.Clone(kept), nil
 }

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"database/sql"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,11 +93,9 @@ func (t *tx) waiting(m *model, uids []string) (map[string]string, error) {
 	if len(uids) == 0 {
 		return found, nil
 	}
-	err := t.c.query(t.quiet, func(r *sql.Rows) error {
-		var uid, text string
-		err := r.Scan(&uid, &text)
-		found[uid] = text
-		return err
+	err := t.c.query(t.quiet, func(r *result) error {
+		found[r.text(0)] = r.text(1)
+		return nil
 	}, m.waiting, listOf(uids))
 	return found, err
 }

@@ -1,9 +1,7 @@
 package sqlite
 
 import (
-	"bytes"
 	"context"
-	"database/sql"
 	"strings"
 
 	"github.com/tidemark-sync/tidemark"
@@ -134,13 +132,9 @@ func (m *model) findText(w *condition) string {
 func (m *model) find(ctx context.Context, c *session, p *tidemark.Predicate) ([]tidemark.Row, error) {
 	w := m.condition(p)
 	var found []tidemark.Row
-	var raw sql.RawBytes
-	err := c.query(ctx, func(r *sql.Rows) error {
-		if err := r.Scan(&raw); err != nil {
-			return err
-		}
-		if w.exact || p.Match(tidemark.Row(raw)) {
-			found = append(found, bytes.Clone(raw))
+	err := c.query(ctx, func(r *result) error {
+		if row := r.row(0); w.exact || p.Match(row) {
+			found = append(found, row)
 		}
 		return nil
 	}, m.findText(&w), w.args...)
@@ -151,28 +145,16 @@ func (m *model) find(ctx context.Context, c *session, p *tidemark.Predicate) ([]
 // what is visible, the indexes serve; the few others are looked at one by one.
 func (m *model) held(ctx context.Context, c *session, p *tidemark.Predicate, each func(meta tidemark.Meta, seen int64)) error {
 	w := m.condition(p)
-	var seen int64
-	scan := func(exact bool) func(*sql.Rows) error {
-		return func(r *sql.Rows) error {
-			var meta metaColumns
-			var row, base sql.RawBytes
-			if err := r.Scan(&meta.uid, &meta.created, &meta.updated, &meta.deleted, &seen, &row, &base); err != nil {
-				return err
-			}
-			if exact {
-				each(meta.meta(true), seen)
-				return nil
-			}
-			told := tidemark.Row(row)
-			if base != nil {
-				var err error
-				if told, err = readBase(told, base); err != nil {
+	scan := func(exact bool) func(*result) error {
+		return func(r *result) error {
+			meta, seen := r.meta(1, r.text(0), true), r.number(4)
+			if !exact {
+				told, err := readBase(r.peek(5), r.peek(6))
+				if err != nil || !p.Match(told) {
 					return err
 				}
 			}
-			if p.Match(told) {
-				each(meta.meta(true), seen)
-			}
+			each(meta, seen)
 			return nil
 		}
 	}
