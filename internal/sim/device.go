@@ -108,7 +108,7 @@ func (d *device) boot(ctx context.Context) error {
 	d.wants = false
 	dialer := d.dialer()
 	d.client, err = client.Open(ctx, d.file, dialer, &client.Options{
-		Now: d.now, Rand: d.dice.Float64, MaxBackoff: 10 * time.Second, CallTimeout: 9973 * time.Millisecond,
+		Now: d.now, Rand: d.dice.Float64, MaxBackoff: 10 * time.Second, CallTimeout: apart(9973, 907),
 		OnRejection: func(r client.Rejection) { d.w.books.rejected(tokenOf(&r.Mutation), r.Kind == client.Rejected) },
 	})
 	if err != nil {
@@ -156,6 +156,7 @@ func (d *device) watch(ctx context.Context, where tidemark.Where) {
 
 func (d *device) dialer() tidemark.Dialer {
 	dialer := socketio.NewDialer("http://server", &socketio.DialOptions{
+		HandshakeTimeout: apart(19_997, 153), WriteTimeout: apart(9907, 357), CloseTimeout: apart(2003, 559),
 		NetDial: func(ctx context.Context, _, _ string) (net.Conn, error) { return d.w.net.dial(ctx, d.name) },
 	})
 	if d.old {

@@ -79,13 +79,19 @@ func newHost(ctx context.Context, w *world) (*host, error) {
 	return h, h.driver.Migrate(ctx)
 }
 
+// apart is a time-out of so many milliseconds, and of microseconds that no other one has. The scheduler waits for
+// whole milliseconds: so no two of them end at one instant, at which the bubble would choose by chance.
+func apart(ms, us int) time.Duration {
+	return time.Duration(ms)*time.Millisecond + time.Duration(us)*time.Microsecond
+}
+
 func (h *host) start(ctx context.Context) error {
 	p := &process{listener: newListener(), served: make(chan struct{})}
 	p.database = newDatabase(h.driver, h.w.books)
 	p.database.crash = func() { h.wants = true }
 	p.database.slow = func(ctx context.Context) {
 		select {
-		case <-time.After(time.Duration(1+h.w.rng.IntN(1500)) * time.Millisecond):
+		case <-time.After(apart(1+h.w.rng.IntN(1500), 441)):
 		case <-ctx.Done():
 		}
 	}
@@ -95,7 +101,7 @@ func (h *host) start(ctx context.Context) error {
 	if h.w.seed%2 == 0 {
 		page = 700
 	}
-	p.server, err = server.New(p.database.driver(), &server.Options{PageBytes: page, NewID: func() string {
+	p.server, err = server.New(p.database.driver(), &server.Options{PageBytes: page, CursorInterval: apart(4987, 203), CallTimeout: apart(59_999, 637), NewID: func() string {
 		ids++
 		return fmt.Sprintf("session-%d-%d", h.w.steps, ids)
 	}})
@@ -109,7 +115,8 @@ func (h *host) start(ctx context.Context) error {
 	p.server.Service("list").Publish(server.To("all"))
 	p.server.Service("item").Publish(server.To("all"))
 	p.handler = socketio.NewHandler(p.server, &socketio.Options{
-		PingInterval: 5003 * time.Millisecond, PingTimeout: 5011 * time.Millisecond, ConnectTimeout: 4999 * time.Millisecond, // no two end at one instant
+		PingInterval: apart(5003, 101), PingTimeout: apart(5011, 313), ConnectTimeout: apart(4999, 507),
+		WriteTimeout: apart(9871, 729), CloseTimeout: apart(1999, 831),
 	})
 	p.web = &http.Server{Handler: p.handler}
 	go func() {

@@ -1,7 +1,8 @@
 // Package sim runs the real stack in a bubble of virtual time: the server's handler over
 // SQLite, the websocket transport, client engines on SQLite stores, on a network that
-// delivers nothing before a seeded scheduler says so. One stimulus at a time, and then
-// everything comes to rest: so a seed gives the same run again.
+// delivers nothing before a seeded scheduler says so. One stimulus at a time, on one processor, and
+// then everything comes to rest: so a seed gives the same run again. (Not with -race, which has the runtime
+// choose among goroutines by chance.)
 //
 //	go test ./internal/sim -seeds 300      # seeds 1 to 300
 //	go test ./internal/sim -seed 42 -v     # one of them, with its last steps
@@ -15,6 +16,7 @@ import (
 	"hash/fnv"
 	"iter"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -83,6 +85,7 @@ var errReset = syscall.ECONNRESET
 // Run makes one run in a bubble of its own.
 func Run(t *testing.T, seed uint64, cfg Config) (r Result) {
 	t.Helper()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // of goroutines that a stimulus wakes the same comes first each time
 	synctest.Test(t, func(t *testing.T) {
 		cryptotest.SetGlobalRandom(t, seed)
 		w := &world{seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), net: &network{}, books: newBooks(), uids: map[string]int{}}
@@ -119,11 +122,11 @@ func (w *world) run(ctx context.Context, cfg Config) (err error) {
 		if err := d.boot(ctx); err != nil {
 			return err
 		}
-		synctest.Wait()
+		w.rest()
 	}
 	for w.steps = 1; w.steps <= cfg.Steps; w.steps++ {
 		w.step(ctx)
-		synctest.Wait()
+		w.rest()
 		if err := w.aftermath(ctx); err != nil {
 			return err
 		}
@@ -143,20 +146,27 @@ func (w *world) run(ctx context.Context, cfg Config) (err error) {
 	return w.check(ctx)
 }
 
+// rest lets everything come to rest. A moment passes, so that no two stimuli fall on one instant, and no
+// two timers that they lead to: the bubble fires those in any order.
+func (w *world) rest() {
+	time.Sleep(time.Nanosecond)
+	synctest.Wait()
+}
+
 // aftermath makes the crashes that the last stimulus led to.
 func (w *world) aftermath(ctx context.Context) error {
 	if w.host.wants {
 		w.note("server dies")
 		w.counts.ServerCrashes++
 		w.host.stop(true)
-		synctest.Wait()
+		w.rest()
 	}
 	for _, d := range w.devices {
 		if d.wants {
 			w.note("%s dies", d.name)
 			w.counts.DeviceCrashes++
 			d.crash()
-			synctest.Wait()
+			w.rest()
 		}
 	}
 	return nil
@@ -205,6 +215,7 @@ func (w *world) heal(ctx context.Context) error {
 		}
 		d.file.next.Store(int32(soundStore))
 		d.client.GoOnline()
+		w.rest()
 	}
 	began := time.Now()
 	for quiet := 0; quiet < 3; {
@@ -233,7 +244,7 @@ const promptly = 60 * time.Second
 // pump delivers everything, one chunk after the other.
 func (w *world) pump() {
 	for {
-		synctest.Wait()
+		w.rest()
 		waiting := w.net.waiting(func(*stream) bool { return false })
 		if len(waiting) == 0 {
 			return
