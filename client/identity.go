@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,6 +68,9 @@ func (s *session) met(ctx context.Context, a *tidemark.OpenAnswer) error {
 	s.c.drift.Store(min(a.Limits.MaxDrift, int64(24*time.Hour/time.Microsecond)) * int64(time.Microsecond))
 	s.c.correct(a.Now, s.took)
 	b.ahead = s.c.ahead()
+	if err := s.c.miss(ctx, b.known); err != nil {
+		return err
+	}
 	if b.known <= s.c.highest.Load() {
 		return nil
 	}
@@ -79,4 +83,49 @@ func (s *session) met(ctx context.Context, a *tidemark.OpenAnswer) error {
 		err = s.rename(ctx, "the server has decided more than this file ever queued: it is an older copy")
 	}
 	return err
+}
+
+// keyDecided is the entry that has the number of the last write with a verdict, and under which name it went.
+const keyDecided = "decided"
+
+type decided struct {
+	Name string `json:"name"`
+	N    int64  `json:"n"`
+}
+
+func (w *work) decidedUpto(name string, n int64) error {
+	raw, err := encodePlain(decided{name, n})
+	if err != nil {
+		return err
+	}
+	return w.tx.Save(keyDecided, raw)
+}
+
+// miss compares the last verdict with what the server knows under the client's name. When it knows less it has
+// lost writes that it had decided, and who knows what else: all scopes are told from the beginning.
+func (c *Client) miss(ctx context.Context, known int64) error {
+	missing := false
+	find := func(tx tidemark.StoreTx) error {
+		name, err := tx.Load(keyClient)
+		if err != nil {
+			return err
+		}
+		raw, err := tx.Load(keyDecided)
+		if err != nil || raw == nil {
+			return err
+		}
+		var d decided
+		missing = json.Unmarshal(raw, &d) == nil && d.Name == string(name) && d.N > known
+		return nil
+	}
+	if err := c.store.View(ctx, find); err != nil || !missing {
+		return err
+	}
+	c.log.Warn("the server has lost writes that it had decided: all scopes are told from the beginning", "known", known)
+	return c.commit(ctx, func(w *work) error {
+		if err := w.tx.Save(keyDecided, nil); err != nil {
+			return err
+		}
+		return w.forgetAll()
+	})
 }

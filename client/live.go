@@ -9,9 +9,10 @@ import (
 
 // heard is a change of the live scopes, not yet stored.
 type heard struct {
-	model string
-	word  word
-	in    []int64 // the scopes that select the row
+	model   string
+	word    word
+	in, out []int64 // the scopes that select the row, and those that did
+	at      int     // which of the model's words it is
 }
 
 // How many bytes of changes are collected for one transaction, and how many may wait
@@ -39,7 +40,7 @@ func (s *session) changesEvent(ctx context.Context, raw []byte) error {
 			s.c.log.Warn("change of an unknown model", "model", ch.Model)
 			continue
 		}
-		h := heard{model: ch.Model, in: ch.In, word: word{uid: ch.Gone.UID, gone: ch.Gone}}
+		h := heard{model: ch.Model, in: ch.In, out: ch.Out, word: word{uid: ch.Gone.UID, gone: ch.Gone}}
 		if len(ch.Row) > 0 {
 			h.word = word{uid: ch.Meta.UID, state: tidemark.RowMeta{Row: ch.Row, Meta: ch.Meta}}
 			if err := c.clean(schema, &h.word.state); err != nil {
@@ -71,7 +72,7 @@ func (s *session) cursorEvent(raw []byte) error {
 		if err != nil || cursor == "" || len(cursor) > 1024 {
 			return malformed(err)
 		}
-		s.cursor = cursor
+		s.cursor, s.early = cursor, len(s.heard)
 		return nil
 	})
 }
@@ -81,8 +82,8 @@ func (s *session) applyHeard(ctx context.Context) error {
 	if len(s.heard) == 0 && s.cursor == "" {
 		return nil
 	}
-	changes, cursor := s.heard, s.cursor
-	s.heard, s.cursor, s.weight = nil, "", 0
+	changes, cursor, early := s.heard, s.cursor, s.early
+	s.heard, s.cursor, s.early, s.weight = nil, "", 0, 0
 	byModel := map[string][]word{}
 	var models []string
 	for i := range changes {
@@ -90,18 +91,29 @@ func (s *session) applyHeard(ctx context.Context) error {
 		if byModel[h.model] == nil {
 			models = append(models, h.model)
 		}
-		h.word.wanted = s.selects(h.in)
+		h.word.wanted, h.at = s.selects(h.in), len(byModel[h.model])
 		byModel[h.model] = append(byModel[h.model], h.word)
 	}
-	passing := s.passing()
-	return s.c.commit(ctx, func(w *work) error {
+	passing, marked, anew := s.passing(), 0, false
+	err := s.c.commit(ctx, func(w *work) error {
 		for _, model := range models {
 			if err := w.hear(model, byModel[model], passing); err != nil {
 				return err
 			}
 		}
-		return s.saveCursor(w, cursor)
+		moved, err := s.saveCursor(w, cursor)
+		if err != nil {
+			return err
+		}
+		var m marks
+		m, marked = s.marksOf(changes, byModel, early, moved)
+		anew = len(moved) > 0
+		return w.mark(m)
 	})
+	if err == nil {
+		s.renew(marked, anew)
+	}
+	return err
 }
 
 // selects reports whether one of the numbers is a scope of this session's. While it
@@ -132,26 +144,35 @@ func (s *session) passing() bool {
 }
 
 // saveCursor makes the cursor that of all scopes that are complete, but for those whose
-// copy was forgotten.
-func (s *session) saveCursor(w *work, cursor string) error {
+// copy was forgotten. It returns those that had another one.
+func (s *session) saveCursor(w *work, cursor string) (moved map[scopeID]bool, err error) {
 	if cursor == "" {
-		return nil
+		return nil, nil
 	}
+	marked, err := w.marked()
+	if err != nil {
+		return nil, err
+	}
+	moved = map[scopeID]bool{}
 	for _, sub := range s.subs {
 		if !sub.complete {
 			continue
 		}
 		saved, err := loadScope(w.tx, sub.id)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if saved.Cursor == "" || saved.Cursor == cursor {
 			continue
 		}
-		saved.Cursor = cursor
+		saved.Cursor, saved.Marks = cursor, marked
 		if err := saved.save(w.tx, sub.id.entry()); err != nil {
-			return err
+			return nil, err
 		}
+		moved[sub.id] = true
 	}
-	return nil
+	if len(moved) == 0 {
+		return nil, nil
+	}
+	return moved, w.passed(moved)
 }

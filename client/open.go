@@ -22,6 +22,7 @@ type subscription struct {
 	flight  *flight // the pull whose answer is awaited
 	round   int64   // of Sync, when the first page of the pass was asked for
 	restart bool    // the server refused the progress: the next pass is from the beginning
+	renew   bool    // what is marked is so much that there should be a new cursor
 	visited map[string]bool
 	blank   *blank // the model had no records when the pass began; nil when it had
 
@@ -73,7 +74,7 @@ func (s *session) answeredOpen(ctx context.Context, joining []*subscription, a t
 	switch tidemark.CodeOf(err) {
 	case tidemark.CodeMissingService, tidemark.CodeMissingMethod:
 		s.ready = true
-		s.heard, s.cursor, s.weight = nil, "", 0
+		s.heard, s.cursor, s.early, s.weight = nil, "", 0, 0
 		return nil
 	}
 	if err != nil {
@@ -131,6 +132,10 @@ func (s *session) prepare(ctx context.Context, subs []*subscription) error {
 	var number int64
 	err := s.c.commit(ctx, func(w *work) error {
 		number = 0
+		marked, err := w.marked()
+		if err != nil {
+			return err
+		}
 		first := map[string]bool{}
 		for _, sub := range subs {
 			if err := s.pruneIn(w, sub.id.model); err != nil {
@@ -142,6 +147,9 @@ func (s *session) prepare(ctx context.Context, subs []*subscription) error {
 			}
 			p, ok := saved.next()
 			if ok && !sub.restart && (!p.fresh() || p.begun()) {
+				if !p.begun() {
+					p.Marks = marked
+				}
 				sub.pass, sub.tag = p, saved.Tag
 				continue
 			}

@@ -24,6 +24,8 @@ type progress struct {
 	Cursor string `json:"cursor,omitempty"`
 	// Tag is what Cursor and Pass were made under.
 	Tag string `json:"tag,omitempty"`
+	// Marks is the number of the last entry of marks that Cursor has passed; see mark.
+	Marks int64 `json:"marks,omitempty"`
 	// Pass is under way; nil for none.
 	Pass *pass `json:"pass,omitempty"`
 }
@@ -39,6 +41,8 @@ type pass struct {
 	Upto string `json:"upto,omitempty"`
 	// After is where the next page begins.
 	After string `json:"after,omitempty"`
+	// Marks is the number of the last entry of marks when it was asked for.
+	Marks int64 `json:"marks,omitempty"`
 	// Told counts rows that have come, of Total; for the status.
 	Told  int `json:"told,omitempty"`
 	Total int `json:"total,omitempty"`
@@ -121,12 +125,33 @@ func (w *work) forget(schema *tidemark.Schema, concern func(id scopeID, p *tidem
 		if err == nil && !concern(scopeID{saved.Model, p.Key()}, p) {
 			continue
 		}
-		if saved.progress = (progress{}); saved.Released {
-			err = w.tx.Save(e.Key, nil)
-		} else {
-			err = saved.save(w.tx, e.Key)
+		if err := w.restart(e.Key, &saved); err != nil {
+			return err
 		}
-		if err != nil {
+	}
+	return nil
+}
+
+// restart drops the progress of a scope.
+func (w *work) restart(key string, saved *savedScope) error {
+	if saved.progress = (progress{}); saved.Released {
+		return w.tx.Save(key, nil)
+	}
+	return saved.save(w.tx, key)
+}
+
+// forgetAll drops the progress of all scopes, also of models that are not declared.
+func (w *work) forgetAll() error {
+	entries, err := w.tx.Entries(keyScopes)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		var saved savedScope
+		if json.Unmarshal(e.Value, &saved) != nil {
+			continue
+		}
+		if err := w.restart(e.Key, &saved); err != nil {
 			return err
 		}
 	}

@@ -68,7 +68,7 @@ func (s *session) due() (joining, pulling []*subscription) {
 			continue
 		case sub.flight != nil:
 			window--
-		case sub.complete && sub.have >= sc.want && sub.pass == nil:
+		case sub.complete && sub.have >= sc.want && sub.pass == nil && !sub.renew:
 			s.c.synced(sc, sub.have)
 		case !now.Before(sc.retryAt):
 			if sub.pass == nil || !sub.pass.begun() {
@@ -101,7 +101,7 @@ func (c *Client) synced(sc *scope, round int64) {
 
 // pull asks for the next page of a pass.
 func (s *session) pull(ctx context.Context, sub *subscription) error {
-	raw, err := encodePlain(tidemark.PullRequest{Scope: sub.number, Cursor: sub.pass.From, After: sub.pass.After})
+	raw, err := encodePlain(tidemark.PullRequest{Scope: sub.number, Cursor: sub.pass.From, After: sub.pass.After, Deflate: s.c.opts.Deflate})
 	if err != nil {
 		return err
 	}
@@ -117,8 +117,8 @@ func (s *session) pull(ctx context.Context, sub *subscription) error {
 		if err != nil {
 			return s.pullFailed(sub, err)
 		}
-		page := &tidemark.ScopePage{}
-		if err := page.UnmarshalJSON(a.Result); err != nil {
+		page, err := tidemark.ParsePage(a.Result, a.Attachments)
+		if err != nil {
 			return s.pullFailed(sub, malformed(err))
 		}
 		return s.arrive(ctx, []arrival{{sub: sub, page: page}})
@@ -171,7 +171,9 @@ type arrival struct {
 	asked *pass
 	next  *pass
 	last  bool
-	stale bool // the copy was forgotten meanwhile: nothing of the page is stored
+	stale bool  // the copy was forgotten meanwhile: nothing of the page is stored
+	cut   bool  // the server has lost what it had told: the copy is forgotten
+	marks int64 // the number of the last entry of marks when it was stored
 }
 
 // arrive stores pages, each with the progress that it makes, in one transaction. What
@@ -287,6 +289,16 @@ func (w *work) storePage(a *arrival) error {
 	if err != nil {
 		return err
 	}
+	whole, err := w.retold(a, saved)
+	if err != nil {
+		return err
+	}
+	if a.cut = !whole; a.cut {
+		return w.restart(a.sub.id.entry(), saved)
+	}
+	if a.marks, err = w.marked(); err != nil {
+		return err
+	}
 	before := saved.progress
 	saved.Tag, saved.Pass = a.sub.tag, a.next
 	if a.last {
@@ -295,7 +307,7 @@ func (w *work) storePage(a *arrival) error {
 				return err
 			}
 		}
-		saved.Cursor, saved.Pass = a.next.Upto, nil
+		saved.Cursor, saved.Pass, saved.Marks = a.next.Upto, nil, max(saved.Marks, a.asked.Marks)
 	}
 	if saved.progress == before {
 		return nil
@@ -371,7 +383,10 @@ func forget(r *tidemark.Record) {
 func (s *session) stored(ctx context.Context, a *arrival) error {
 	sub := a.sub
 	switch {
-	case a.stale:
+	case a.stale, a.cut:
+		if a.cut {
+			s.c.log.Warn("the server has lost changes that it had told: the scope is told from the beginning", "model", sub.id.model)
+		}
 		s.cancel(sub)
 		sub.pass, sub.complete, sub.blank = nil, false, nil
 		return nil
@@ -380,10 +395,10 @@ func (s *session) stored(ctx context.Context, a *arrival) error {
 		s.c.progressed(sub.scope, sub.pass)
 		return nil
 	}
-	sub.pass, sub.blank = nil, nil
+	sub.pass, sub.blank, sub.renew = nil, nil, false
 	s.c.progressed(sub.scope, nil)
 	if !sub.whole { // what changed between the connections
-		sub.pass, sub.round = &pass{From: a.next.Upto}, s.c.currentRound()
+		sub.pass, sub.round = &pass{From: a.next.Upto, Marks: a.marks}, s.c.currentRound()
 		return nil
 	}
 	sub.complete, sub.have = true, sub.round
@@ -419,6 +434,7 @@ type word struct {
 	gone   tidemark.Departure // where state has no row
 	wanted bool               // a scope of this connection selects it
 	pass   int64              // the number of the pass from the beginning of which it is a part; 0 for none
+	news   bool               // the record was not so before
 }
 
 // hear applies words about rows of a model, in their order. passing says that a page may be
@@ -458,12 +474,15 @@ func (w *work) hear(model string, words []word, passing bool) error {
 func (w *work) word(r *tidemark.Record, x *word, passing bool) bool {
 	if len(x.state.Row) == 0 {
 		w.c.observe(x.gone.At)
-		if !left(r, x.gone, passing) {
+		held := r.Base != nil
+		if x.news = left(r, x.gone, passing); !x.news {
 			return false
 		}
+		x.news = held
 		w.seen(r)
 		return true
 	}
+	x.news = false
 	w.c.observe(x.state.Meta.T())
 	if r.Seen < x.pass && r.Meta.T() > x.state.Meta.T() {
 		// What is newer was told before the pass began: the server has lost it since.
@@ -472,7 +491,8 @@ func (w *work) word(r *tidemark.Record, x *word, passing bool) bool {
 	if r.Base != nil && r.Meta == x.state.Meta && bytes.Equal(r.Base, x.state.Row) {
 		return w.seen(r)
 	}
-	return w.told(r, x.state, x.wanted)
+	x.news = w.told(r, x.state, x.wanted)
+	return x.news
 }
 
 // left applies a departure: the base goes, unless the record knows a newer version, or

@@ -32,7 +32,8 @@ type batched struct {
 
 // batch is a part of the outbox on its way to the server.
 type batch struct {
-	ms []tidemark.Mutation
+	name string // the client's
+	ms   []tidemark.Mutation
 	// void says that not all before it was decided: so nothing of it is, and it will
 	// be sent again.
 	void bool
@@ -160,7 +161,7 @@ func (s *session) sendHead(ctx context.Context, name string, ms []tidemark.Mutat
 		e := tidemark.NewError(tidemark.CodeTooLarge, "%d writes that go together, of %d bytes, are more than %d, or than %d bytes", len(head), n, b.offered, most)
 		return true, s.divide(ctx, head, e)
 	}
-	f := &batch{ms: head}
+	f := &batch{name: name, ms: head}
 	_, err = s.send(ctx, req, func(ctx context.Context, a tidemark.Answer, err error) error { return s.landed(ctx, f, a, err) })
 	if err != nil {
 		return false, err
@@ -286,10 +287,17 @@ func (s *session) verdicts(ctx context.Context, f *batch, a *tidemark.PushAnswer
 	for i := range a.Verdicts {
 		ds[i] = s.c.decisionBy(&a.Verdicts[i], &f.ms[i])
 	}
-	if err := s.conclude(ctx, ds...); err != nil {
+	last := f.ms[len(ds)-1].N
+	err := s.c.commit(ctx, func(w *work) error {
+		if err := w.conclude(ds); err != nil {
+			return err
+		}
+		return w.decidedUpto(f.name, last)
+	})
+	if err != nil {
 		return err
 	}
-	b.known, b.renamed = f.ms[len(ds)-1].N, false
+	b.known, b.renamed = last, false
 	s.pushing.backoff.reset()
 	s.c.correct(a.Now, s.took)
 	b.ahead = s.c.ahead()

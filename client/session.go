@@ -33,7 +33,9 @@ type session struct {
 	entering    bool    // scopes are being subscribed to, or will be: nothing is pushed meanwhile
 	heard       []heard // changes that are not yet stored,
 	weight      int     // about how many bytes they have,
-	cursor      string  // and the cursor to store with them, "" for none
+	cursor      string  // and the cursor to store with them, "" for none,
+	early       int     // which came behind so many of them
+	marked      int     // rows that were marked since there was a new cursor
 }
 
 func newSession(c *Client, l *link) *session {
@@ -255,6 +257,7 @@ func (s *session) answered(ctx context.Context, m *tidemark.Message) error {
 	} else if e := a.UnmarshalJSON(m.Args[0]); e != nil {
 		err = tidemark.Wrap(e, tidemark.CodeUnavailable, "the answer is malformed")
 	}
+	a.Attachments = m.Attachments
 	done(a, err)
 	if f := s.land(m.ID); f != nil {
 		s.took = s.c.opts.CallTimeout - f.deadline.Sub(s.now())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -103,10 +104,19 @@ func (d *device) marked() {
 // The server's database breaks, and yesterday's copy is put in its place. What was written since is gone on the
 // server. Devices come to what the server has now, whether or not it has gone on before they
 // come back; a row that was removed before the copy was made does not return; and what was waiting in an outbox arrives, once.
-func TestARestoredServerDatabase(t *testing.T) {
+func TestARestoredServerDatabase(t *testing.T) { restored(t, false) }
+
+// The copy is of a moment between the devices' cursors and what they were told since: a disk, or a file,
+// that was put back to a second ago.
+func TestAServerDatabaseRestoredToAMomentBehindTheCursors(t *testing.T) { restored(t, true) }
+
+func restored(t *testing.T, behind bool) {
 	for _, busy := range []bool{false, true} {
 		t.Run(fmt.Sprintf("server went on %v", busy), func(t *testing.T) {
 			second(t, func(t *testing.T, w *world) {
+				if behind {
+					w.opts.CursorInterval = time.Hour
+				}
 				w.open()
 				for _, uid := range []string{"edited", "removed", "away", "long gone", "untouched", "twice"} {
 					w.write(created(uid, "old", daysAgo(9)))
@@ -128,8 +138,10 @@ func TestARestoredServerDatabase(t *testing.T) {
 				writer.create("made", "lost")
 				writer.remove("removed")
 				w.agree(writer, witness)
-				writer.marked()
-				witness.marked()
+				if !behind {
+					writer.marked()
+					witness.marked()
+				}
 				writer.offline()
 				witness.offline()
 				writer.create("queued", "the writer's")
