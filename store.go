@@ -143,6 +143,10 @@ type StoreTx interface {
 	// Pending returns the mutations of the given rows, by number.
 	Pending(model string, uids []string) ([]Mutation, error)
 
+	// Newest returns the stamp of the row's mutation with the highest number in the outbox, 0 when
+	// it has none. It takes no longer where there are thousands.
+	Newest(model, uid string) (Stamp, error)
+
 	// Amend gives mutations in the outbox, found by their N, the Stamp and the Unit that ms
 	// has; unknown numbers are ignored.
 	Amend(ms []Mutation) error

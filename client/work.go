@@ -124,7 +124,7 @@ func (w *work) resettle(model string, recs []tidemark.Record) error {
 }
 
 // settle stores records whose Base, Meta or pending writes have changed: the one
-// place where a visible row is computed.
+// place where a visible row is computed, but for that of a new write (see show).
 func (w *work) settle(model string, recs []tidemark.Record, pending pendings) error {
 	if len(recs) == 0 {
 		return nil
@@ -137,12 +137,22 @@ func (w *work) settle(model string, recs []tidemark.Record, pending pendings) er
 		if r.Pending == 0 && r.Meta.Deleted() {
 			r.Base = nil // it had left, and was kept for what was pending
 		}
-		if !bytes.Equal(before, r.Row) {
-			w.changes = append(w.changes, change{model, before, r.Row})
-		}
+		w.changed(model, before, r.Row)
 	}
+	return w.store(model, recs)
+}
+
+// store stores records whose visible rows are right.
+func (w *work) store(model string, recs []tidemark.Record) error {
 	w.c.disturb(model)
 	return w.tx.Put(model, recs)
+}
+
+// changed notes what a row has become, if that is another.
+func (w *work) changed(model string, before, after tidemark.Row) {
+	if !bytes.Equal(before, after) {
+		w.changes = append(w.changes, change{model, before, after})
+	}
 }
 
 // enqueue appends to the outbox; it sets the numbers of ms. They are counted at
@@ -175,7 +185,8 @@ type local struct {
 }
 
 // write makes a local write, and returns the row that is visible afterwards. An
-// error of l.may leaves everything as it was.
+// error of l.may leaves everything as it was. How many writes of the row are pending makes
+// no difference to what it takes: the new one is newer than all of them.
 func (w *work) write(l local) (tidemark.Row, error) {
 	recs, err := w.tx.Records(l.model, []string{l.uid})
 	if err != nil {
@@ -187,13 +198,13 @@ func (w *work) write(l local) (tidemark.Row, error) {
 			return r.Row, err
 		}
 	}
-	pending, err := w.pendingOf(l.model, recs)
-	if err != nil {
-		return nil, err
-	}
 	newest := r.Meta.T()
-	for _, m := range pending[l.uid] {
-		newest = max(newest, m.Stamp)
+	if r.Pending > 0 {
+		last, err := w.tx.Newest(l.model, l.uid)
+		if err != nil {
+			return nil, err
+		}
+		newest = max(newest, last)
 	}
 	ms := []tidemark.Mutation{{Model: l.model, UID: l.uid, Op: l.op, Data: l.data, Stamp: w.c.stampAfter(newest)}}
 	if err := w.saveClock(ms[0].Stamp); err != nil {
@@ -203,9 +214,31 @@ func (w *work) write(l local) (tidemark.Row, error) {
 		return nil, err
 	}
 	w.local = append(w.local, tidemark.Mutation{N: ms[0].N, Stamp: ms[0].Stamp})
-	pending[l.uid] = append(pending[l.uid], ms...)
-	err = w.settle(l.model, recs, pending)
+	err = w.show(r, ms)
+	if err == nil {
+		err = w.store(l.model, recs)
+	}
 	return r.Row, err
+}
+
+// show puts the newest write of a row on top of what is visible of it.
+func (w *work) show(r *tidemark.Record, ms []tidemark.Mutation) error {
+	m, before := &ms[0], r.Row
+	switch {
+	case r.Pending == 0:
+		r.Row, _ = tidemark.Rebase(r.Base, r.Meta, ms)
+	case before != nil || m.Op != tidemark.Update:
+		r.Row, _ = tidemark.Rebase(before, tidemark.Meta{}, ms)
+	default: // an update of what is hidden, tried again: it may bring back what the server deleted
+		pending, err := w.tx.Pending(m.Model, []string{m.UID})
+		if err != nil {
+			return err
+		}
+		r.Row, _ = tidemark.Rebase(r.Base, r.Meta, pending)
+	}
+	r.Pending++
+	w.changed(m.Model, before, r.Row)
+	return nil
 }
 
 // unite makes the local writes of this transaction one unit, unless there is only one.

@@ -4,6 +4,7 @@ package memory
 
 import (
 	"context"
+	"encoding/binary"
 	"slices"
 	"sync"
 
@@ -33,16 +34,22 @@ type Store struct {
 type state struct {
 	models  *tree[string, *tree[string, tidemark.Record]]
 	outbox  *tree[int64, tidemark.Mutation]
-	pending *tree[row, []int64] // the numbers in outbox of each row, ascending; slices are not changed once made
-	last    int64               // the highest number ever given
+	queued  int
+	pending *tree[row, int64] // the numbers in outbox by their rows, see numbered
+	last    int64             // the highest number ever given
 	entries *tree[string, []byte]
 }
 
-// row names a row of a model: the model's name, which has no control character,
-// a NUL, and the uid.
+// row names a row of a model: the model's name, a NUL, and the uid. Neither has
+// a NUL in it.
 type row string
 
 func rowOf(model, uid string) row { return row(model + "\x00" + uid) }
+
+// numbered names a mutation of a row: those of one row follow one another, by number.
+func (r row) numbered(n int64) row {
+	return row(binary.BigEndian.AppendUint64(append([]byte(r), 0), uint64(n)))
+}
 
 // New returns an empty store.
 func New() *Store { return open(&state{}) }

@@ -31,6 +31,19 @@ func (t *tree[K, V]) get(key K) (V, bool) {
 	return none, false
 }
 
+// upTo returns the last key that is not greater than key.
+func (t *tree[K, V]) upTo(key K) (at K, value V, found bool) {
+	for t != nil {
+		if t.key > key {
+			t = t.left
+			continue
+		}
+		at, value, found = t.key, t.value, true
+		t = t.right
+	}
+	return at, value, found
+}
+
 func (t *tree[K, V]) set(key K, value V) *tree[K, V] {
 	less, _, more := t.split(key)
 	return less.join(&tree[K, V]{key: key, value: value, priority: rand.Uint64()}).join(more)

@@ -1,6 +1,7 @@
 package memory
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -145,9 +146,8 @@ func (t *tx) Enqueue(ms []tidemark.Mutation) error {
 		m := ms[i]
 		m.Data = cloneRow(m.Data)
 		t.state.outbox = t.state.outbox.set(m.N, m)
-		of := rowOf(m.Model, m.UID)
-		ns, _ := t.state.pending.get(of)
-		t.state.pending = t.state.pending.set(of, append(slices.Clip(ns), m.N))
+		t.state.pending = t.state.pending.set(rowOf(m.Model, m.UID).numbered(m.N), m.N)
+		t.state.queued++
 	}
 	return nil
 }
@@ -167,17 +167,19 @@ func (t *tx) Outbox(after int64, limit int) ([]tidemark.Mutation, error) {
 }
 
 func (t *tx) Queued() (count int, highest int64, err error) {
-	for range t.state.outbox.all() {
-		count++
-	}
-	return count, t.state.last, t.check(false)
+	return t.state.queued, t.state.last, t.check(false)
 }
 
 func (t *tx) Pending(model string, uids []string) ([]tidemark.Mutation, error) {
 	var ns []int64
 	for _, uid := range uids {
-		of, _ := t.state.pending.get(rowOf(model, uid))
-		ns = append(ns, of...)
+		of := rowOf(model, uid)
+		for key, n := range t.state.pending.from(of.numbered(0)) {
+			if key > of.numbered(math.MaxInt64) {
+				break
+			}
+			ns = append(ns, n)
+		}
 	}
 	slices.Sort(ns)
 	var ms []tidemark.Mutation
@@ -187,6 +189,16 @@ func (t *tx) Pending(model string, uids []string) ([]tidemark.Mutation, error) {
 		ms = append(ms, m)
 	}
 	return ms, t.check(false)
+}
+
+func (t *tx) Newest(model, uid string) (tidemark.Stamp, error) {
+	of := rowOf(model, uid)
+	key, n, found := t.state.pending.upTo(of.numbered(math.MaxInt64))
+	if !found || key < of.numbered(0) {
+		return 0, t.check(false)
+	}
+	m, _ := t.state.outbox.get(n)
+	return m.Stamp, t.check(false)
 }
 
 func (t *tx) Amend(ms []tidemark.Mutation) error {
@@ -209,21 +221,11 @@ func (t *tx) Dequeue(ns []int64) error {
 	for _, n := range ns {
 		if m, queued := t.state.outbox.get(n); queued {
 			t.state.outbox = t.state.outbox.remove(n)
-			t.settle(rowOf(m.Model, m.UID), n)
+			t.state.pending = t.state.pending.remove(rowOf(m.Model, m.UID).numbered(n))
+			t.state.queued--
 		}
 	}
 	return nil
-}
-
-// settle takes n from the pending numbers of a row.
-func (t *tx) settle(of row, n int64) {
-	ns, _ := t.state.pending.get(of)
-	left := slices.DeleteFunc(slices.Clone(ns), func(m int64) bool { return m == n })
-	if len(left) == 0 {
-		t.state.pending = t.state.pending.remove(of)
-	} else {
-		t.state.pending = t.state.pending.set(of, left)
-	}
 }
 
 func (t *tx) Load(key string) ([]byte, error) {

@@ -106,6 +106,7 @@ type model struct {
 	remove, prune          string
 	waiting, wait          string
 	pending                string // which mutations, for selectMutations
+	newest                 string
 	heldSame, heldOwn      string
 	heldExact              string // heldSame where the rows need not be looked at
 }
@@ -139,6 +140,8 @@ func newModel(id int64, name string, fields []field) *model {
 	m.wait = "UPDATE " + m.table + " SET waiting = " + waitingAfter("?1", "?2") + " WHERE uid = ?3"
 	m.pending = "n IN (SELECT w.value FROM json_each(?1) AS u JOIN " + m.table + " AS r ON r.uid = u.value" +
 		" JOIN json_each('[' || r.waiting || ']') AS w UNION ALL " + selectLoose + ")"
+	m.newest = "SELECT stamp FROM tidemark_mutations WHERE n = max(coalesce((SELECT max(w.value) FROM " + m.table +
+		" AS r JOIN json_each('[' || r.waiting || ']') AS w WHERE r.uid = ?1), 0), coalesce((" + newestLoose + "), 0))"
 	const held = "SELECT uid, created_at, updated_at, deleted_at, seen, row, base FROM "
 	m.heldSame = held + m.table + " WHERE base IS NULL AND row IS NOT NULL"
 	m.heldExact = strings.Replace(m.heldSame, ", row, base FROM", ", NULL, NULL FROM", 1)

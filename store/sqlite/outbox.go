@@ -13,6 +13,7 @@ import (
 const (
 	selectMutations = "SELECT n, model, uid, op, data, stamp, unit FROM tidemark_mutations WHERE op <> 0 AND "
 	selectLoose     = "SELECT n FROM tidemark_mutations WHERE loose = 1 AND model = ?2 AND uid IN (SELECT value FROM json_each(?1))"
+	newestLoose     = "SELECT max(n) FROM tidemark_mutations WHERE loose = 1 AND model = ?2 AND uid = ?1"
 	insertMutation  = "INSERT INTO tidemark_mutations (model, uid, op, data, stamp, unit, loose) VALUES (?, ?, ?, ?, ?, ?, 0)"
 	amendMutation   = "UPDATE tidemark_mutations SET stamp = ?, unit = ? WHERE n = ? AND op <> 0"
 	countMutations  = "SELECT count(*), (SELECT coalesce(max(n), 0) FROM tidemark_mutations) FROM tidemark_mutations WHERE op <> 0"
@@ -77,6 +78,22 @@ func (t *tx) Pending(name string, uids []string) (ms []tidemark.Mutation, err er
 		err = t.seal(err)
 	}
 	return ms, err
+}
+
+func (t *tx) Newest(name, uid string) (stamp tidemark.Stamp, err error) {
+	if err := t.ready(false); err != nil {
+		return 0, err
+	}
+	read := func(text string) error {
+		n, err := t.c.number(t.quiet, text, uid, name)
+		stamp = tidemark.Stamp(n)
+		return err
+	}
+	err = t.on(name, func(m *model) error { return read(m.newest) })
+	if errors.Is(err, errUndeclared) {
+		err = t.seal(read("SELECT stamp FROM tidemark_mutations WHERE n = (" + newestLoose + ")"))
+	}
+	return stamp, err
 }
 
 func (t *tx) mutations(where string, args ...any) ([]tidemark.Mutation, error) {

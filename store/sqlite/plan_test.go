@@ -78,6 +78,7 @@ func TestIndexesAreUsed(t *testing.T) {
 		selectMutations + m.pending + " ORDER BY n":    "INTEGER PRIMARY KEY (rowid=?)",
 		selectMutations + "n IN (" + selectLoose + ")": "tidemark_mutations_loose (model=? AND uid=?)",
 		selectMutations + "n > ? ORDER BY n LIMIT ?":   "INTEGER PRIMARY KEY (rowid>?)",
+		m.newest:     "tidemark_mutations_loose (model=? AND uid=?)",
 		deleteOthers: "INTEGER PRIMARY KEY (rowid=?)",
 		blankHighest: "INTEGER PRIMARY KEY (rowid=?)",
 	} {

@@ -59,7 +59,15 @@ func (t *tx) carry(m *model, recs []tidemark.Record) (moved map[int]numbers, err
 		if v == nil || done[uid] {
 			v = &moves{}
 		}
-		whole := joined(append(v.left(was[uid]), v.came...))
+		left := v.left(was[uid])
+		has := len(left)
+		if len(v.went) == 0 {
+			has = recs[i].Pending - len(v.came) // waiting was not read, and may have fewer
+		}
+		if err := t.loosen(joined(v.limit(has))); err != nil {
+			return nil, err
+		}
+		whole := joined(append(left, v.came...))
 		switch {
 		case recs[i].IsZero():
 			if err := t.loosen(whole); err != nil {

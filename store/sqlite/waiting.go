@@ -12,8 +12,12 @@ import (
 // (waiting, as in "17,18"): an index on the outbox would be one more page to write
 // with every local write, another one each time. Enqueue and Dequeue remember
 // what has to be changed there, and the Put that follows them writes it with the
-// rest of the record. A mutation whose row has no record is loose, which an index
-// has; none of the client's are.
+// rest of the record. A mutation is loose, which an index has, where its row has no
+// record, and where the record has the numbers of many: else each write of a row
+// would write those of all the writes before it.
+
+// maxWaiting is how many numbers a record has; more mutations of its row are loose.
+const maxWaiting = 16
 
 // rowName names a row of a model.
 type rowName struct{ model, uid string }
@@ -51,6 +55,14 @@ func (v *moves) leave(n int64) {
 type numbers struct {
 	behind int64 // 1 for behind
 	text   string
+}
+
+// limit keeps of what came no more than there is room for in a record that has
+// so many numbers, and returns the others.
+func (v *moves) limit(has int) (rest []int64) {
+	room := min(max(maxWaiting-has, 0), len(v.came))
+	v.came, rest = v.came[:room], v.came[room:]
+	return rest
 }
 
 // after returns what waiting becomes; was is what it is, which matters only when something went.
@@ -125,12 +137,11 @@ func (t *tx) settleRow(name rowName, v *moves) error {
 		return nil
 	}
 	err := t.on(name.model, func(m *model) error {
-		var ask []string
-		if len(v.went) > 0 {
-			ask = []string{name.uid}
-		}
-		was, err := t.waiting(m, ask)
+		was, err := t.waiting(m, []string{name.uid})
 		if err != nil {
+			return err
+		}
+		if err := t.loosen(joined(v.limit(len(v.left(was[name.uid]))))); err != nil || v.none() {
 			return err
 		}
 		ns := v.after(was[name.uid])

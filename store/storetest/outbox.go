@@ -64,6 +64,48 @@ var outboxRules = []Rule{
 				t.fatalf("of the other model: %+v", got)
 			}
 		}},
+	{Name: "outbox/newest", Says: "Newest returns the stamp of the row's mutation with the highest number, 0 when it has none",
+		check: func(t *T) {
+			want := func(model, uid string, stamp tidemark.Stamp) {
+				t.Helper()
+				t.must(t.store.View(t.Context(), func(tx tidemark.StoreTx) error {
+					if got, err := tx.Newest(model, uid); err != nil || got != stamp {
+						t.fatalf("%s %s: %d (%v), want %d", model, uid, got, err, stamp)
+					}
+					return nil
+				}))
+			}
+			stamped := func(uid string, stamp tidemark.Stamp) tidemark.Mutation {
+				m := mutation(uid)
+				m.Stamp = stamp
+				return m
+			}
+			other := stamped("a", 70)
+			other.Model = "never declared"
+			t.declare()
+			want("item", "a", 0)
+			t.put(tidemark.Record{UID: "a", Row: row("a", ""), Pending: 1})
+			t.enqueue(stamped("a", 50), other, stamped("b", 60), stamped("a", 40))
+			want("item", "a", 40)
+			want("item", "b", 60)
+			want("never declared", "a", 70)
+			want("never declared", "b", 0)
+			t.amend(tidemark.Mutation{N: 4, Stamp: 45})
+			want("item", "a", 45)
+			for i := range 40 {
+				t.enqueue(stamped("a", tidemark.Stamp(100+i)))
+				t.put(tidemark.Record{UID: "a", Row: row("a", ""), Pending: 3 + i})
+			}
+			want("item", "a", 139)
+			t.dequeue(44)
+			want("item", "a", 138)
+			for n := int64(4); n < 44; n++ {
+				t.dequeue(n)
+			}
+			want("item", "a", 50)
+			t.dequeue(1)
+			want("item", "a", 0)
+		}},
 	{Name: "outbox/dequeue", Says: "Dequeue removes the mutations of the given numbers; unknown numbers are ignored",
 		check: func(t *T) {
 			t.enqueue(mutation("a"), mutation("a"), mutation("b"), mutation("c"))

@@ -90,7 +90,11 @@ func (w *walk) step(tx tidemark.StoreTx, q *queue) {
 	switch w.r.IntN(5) {
 	case 0, 1:
 		var ms []tidemark.Mutation
-		for _, uid := range w.some() {
+		uids := w.some()
+		if w.r.IntN(4) == 0 { // many of each row
+			uids = slices.Repeat(uids, 12)
+		}
+		for _, uid := range uids {
 			m := mutation(uid)
 			m.Model = []string{"item", "item", "item", "never declared"}[w.r.IntN(4)]
 			q.last++
@@ -103,7 +107,7 @@ func (w *walk) step(tx tidemark.StoreTx, q *queue) {
 	case 2:
 		var ns []int64
 		q.outbox = slices.DeleteFunc(q.outbox, func(m tidemark.Mutation) bool {
-			gone := w.r.IntN(2) == 0
+			gone := w.r.IntN(3) > 0
 			if gone {
 				ns = append(ns, m.N)
 			}
@@ -161,6 +165,15 @@ func (w *walk) compare(tx tidemark.StoreTx, q *queue) {
 		got, err = tx.Pending(model, uids)
 		w.must(err)
 		w.same(fmt.Sprint("pending of ", uids, " of ", model), got, q.pending(model, uids))
+		for _, uid := range uids {
+			want := tidemark.Stamp(0)
+			for _, m := range q.pending(model, []string{uid}) {
+				want = m.Stamp
+			}
+			if got, err := tx.Newest(model, uid); err != nil || got != want {
+				w.fatalf("newest of %s of %s: %d (%v), want %d, after\n%q", uid, model, got, err, want, w.trace)
+			}
+		}
 	}
 	metas, err := tx.Held(w.compile(nil))
 	w.must(err)

@@ -133,6 +133,7 @@ type (
 	forgetsSeen  struct{ tidemark.StoreTx } // Put does not keep Seen
 	losesUnit    struct{ tidemark.StoreTx } // Enqueue does not keep Unit
 	countsGiven  struct{ tidemark.StoreTx } // Queued counts the numbers that were given
+	oldest       struct{ tidemark.StoreTx } // Newest is the first mutation's
 	seenTooLate  struct{ tidemark.StoreTx } // Unseen takes the pass itself too
 	amendsFirst  struct{ tidemark.StoreTx } // Amend amends the first mutation only
 	amendsStamp  struct{ tidemark.StoreTx } // Amend leaves the Unit
@@ -214,6 +215,14 @@ func (x countsGiven) Queued() (int, int64, error) {
 	return int(highest), highest, err
 }
 
+func (x oldest) Newest(model, uid string) (tidemark.Stamp, error) {
+	ms, err := x.StoreTx.Pending(model, []string{uid})
+	if err != nil || len(ms) == 0 {
+		return 0, err
+	}
+	return ms[0].Stamp, nil
+}
+
 func (x seenTooLate) Unseen(p *tidemark.Predicate, pass int64) ([]string, error) {
 	return x.StoreTx.Unseen(p, pass+1)
 }
@@ -257,7 +266,9 @@ func TestTheSuiteFindsWhatIsBroken(t *testing.T) {
 		"seen lost": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return forgetsSeen{x} }),
 			[]string{"records/put comes back whole", "find/what Match selects", "find/unseen"}},
 		"counts what was given": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return countsGiven{x} }), []string{"outbox/queued"}},
-		"unit lost":             {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return losesUnit{x} }), []string{"outbox/whole"}},
+		"the oldest for the newest": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return oldest{x} }),
+			[]string{"outbox/newest", "outbox/in any order"}},
+		"unit lost": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return losesUnit{x} }), []string{"outbox/whole"}},
 		"unseen takes the pass": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return seenTooLate{x} }),
 			[]string{"find/what Match selects", "find/unseen"}},
 		"amends one": {tx(func(x tidemark.StoreTx) tidemark.StoreTx { return amendsFirst{x} }), []string{"outbox/many"}},

@@ -145,6 +145,16 @@ func (t *tx) Pending(model string, uids []string) ([]tidemark.Mutation, error) {
 	return t.queued(0, func(m *tidemark.Mutation) bool { return m.Model == model && wanted[m.UID] })
 }
 
+func (t *tx) Newest(model, uid string) (newest tidemark.Stamp, err error) {
+	highest := int64(0)
+	for n, m := range t.state.outbox {
+		if n > highest && m.Model == model && m.UID == uid {
+			highest, newest = n, m.Stamp
+		}
+	}
+	return newest, t.check(false)
+}
+
 // queued returns the mutations that are asked for, by number, at most limit unless it is 0.
 func (t *tx) queued(limit int, asked func(*tidemark.Mutation) bool) (ms []tidemark.Mutation, err error) {
 	for _, n := range sortedKeys(t.state.outbox) {
