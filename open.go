@@ -96,6 +96,8 @@ type PullRequest struct {
 	Scope  int64  `json:"scope"`
 	Cursor string `json:"cursor,omitempty"`
 	After  string `json:"after,omitempty"`
+	// Deflate asks for the page as a [DeflatedPage]. A server may send it plain none the less.
+	Deflate bool `json:"deflate,omitempty"`
 }
 
 // MarshalJSON gives the object, without what is absent.

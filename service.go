@@ -82,6 +82,8 @@ func ParseRequest(raw []byte) (Request, error) {
 type Answer struct {
 	Result json.RawMessage // what the method returned
 	Err    *Error          // why it failed
+	// Attachments are the binary values that placeholders in Result stand for; they travel behind it.
+	Attachments [][]byte
 }
 
 // MarshalJSON gives {"result": ...}, {"error": {"code", "message"}} or {}.

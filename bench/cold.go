@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
+	"github.com/tidemark-sync/tidemark/client"
 )
 
 // cold is W1: a device without rows gets all of them, in a process of its own.
@@ -34,9 +35,9 @@ func scopedBytesName(rows int, engine string) string {
 func (b *bench) coldOnce(ctx context.Context, engine string, s *process) error {
 	what := "all " + grouped(b.first) + " rows, " + engine
 	line := func(name, unit string, g goal) *line { return b.report.line("W1", "  "+name+", "+what, unit, g) }
-	var took, down, server, client goal
+	var took, down, server, device goal
 	if b.first == 100_000 {
-		down, server, client = atMost(35), atMost(32), atMost(64)
+		down, server, device = atMost(35), atMost(32), atMost(64)
 		if engine == "postgres" {
 			took = ratioAtMost(1.2)
 		}
@@ -45,7 +46,7 @@ func (b *bench) coldOnce(ctx context.Context, engine string, s *process) error {
 	if err != nil {
 		return err
 	}
-	d, err := b.runDevice(ctx, s, b.first)
+	d, err := b.runDevice(ctx, s, b.first, plain)
 	if err != nil {
 		return err
 	}
@@ -56,9 +57,18 @@ func (b *bench) coldOnce(ctx context.Context, engine string, s *process) error {
 	b.report.line("W1", scopedName(b.first, engine), "s", took).add(d.Seconds)
 	b.report.line("W1", scopedBytesName(b.first, engine), "MB", down).add(float64(d.Bytes) / 1e6)
 	line("server's memory above idle", "MiB", server).add(mebibytes(m.Peak - idle.Resident))
-	line("client's memory", "MiB", client).add(mebibytes(d.Peak))
+	line("client's memory", "MiB", device).add(mebibytes(d.Peak))
 	line("of that above idle", "MiB", goal{}).add(mebibytes(d.Peak - d.Idle))
 	line("requests", "", goal{}).add(float64(d.Calls))
+	if d, err = b.runDevice(ctx, s, b.first, deflated); err != nil {
+		return err
+	}
+	if b.first == 100_000 {
+		down = atMost(20)
+	}
+	line("pages deflated", "s", goal{}).add(d.Seconds)
+	line("bytes down, pages deflated", "MB", down).add(float64(d.Bytes) / 1e6)
+	line("client's memory, pages deflated", "MiB", device).add(mebibytes(d.Peak))
 	atWire, err := pullAll(ctx, s, b.first)
 	line("at the wire, without a store", "s", goal{}).add(atWire.Seconds())
 	return err
@@ -71,8 +81,14 @@ type synced struct {
 	Idle, Peak   int64 // bytes resident: before, and at most
 }
 
+// How pages travel to a device.
+const (
+	plain    = "plain"
+	deflated = "deflated"
+)
+
 // runDevice synchronises a fresh file in a process of its own.
-func (b *bench) runDevice(ctx context.Context, s *process, rows int) (d synced, err error) {
+func (b *bench) runDevice(ctx context.Context, s *process, rows int, pages string) (d synced, err error) {
 	path, err := b.file("device")
 	if err != nil {
 		return d, err
@@ -82,7 +98,7 @@ func (b *bench) runDevice(ctx context.Context, s *process, rows int) (d synced, 
 	if err != nil {
 		return d, err
 	}
-	cmd := exec.CommandContext(ctx, self, lone, path, s.address, fmt.Sprint(rows))
+	cmd := exec.CommandContext(ctx, self, lone, path, s.address, fmt.Sprint(rows), pages)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -92,9 +108,9 @@ func (b *bench) runDevice(ctx context.Context, s *process, rows int) (d synced, 
 }
 
 // deviceProcess is a device: it gets all rows of the server into a file and says how that went. Its
-// arguments are the file, the server's address, and how many rows there are.
+// arguments are the file, the server's address, how many rows there are, and how pages travel.
 func deviceProcess(ctx context.Context, args []string) error {
-	d, err := openDevice(ctx, args[0], "NORMAL", args[1])
+	d, err := openDeviceWith(ctx, args[0], "NORMAL", args[1], client.Options{Deflate: args[3] == deflated})
 	if err != nil {
 		return err
 	}

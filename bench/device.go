@@ -26,7 +26,12 @@ type device struct {
 
 // openDevice opens a client on the file path, offline, with synchronous=FULL or
 // NORMAL; address "" is no server at all.
-func openDevice(ctx context.Context, path, synchronous, address string) (d *device, err error) {
+func openDevice(ctx context.Context, path, synchronous, address string) (*device, error) {
+	return openDeviceWith(ctx, path, synchronous, address, client.Options{})
+}
+
+// openDeviceWith is openDevice for a client with some options of its own.
+func openDeviceWith(ctx context.Context, path, synchronous, address string, opts client.Options) (d *device, err error) {
 	d = &device{}
 	defer func() {
 		if err != nil {
@@ -43,11 +48,12 @@ func openDevice(ctx context.Context, path, synchronous, address string) (d *devi
 	if d.store, err = sqlite.Open(ctx, d.db, &sqlite.Options{AllowNormal: synchronous == "NORMAL"}); err != nil {
 		return d, err
 	}
+	opts.Offline, opts.CallTimeout = true, time.Minute
 	var dialer tidemark.Dialer
 	if address != "" {
 		dialer = countedDialer{socketio.NewDialer("http://"+address, &socketio.DialOptions{NetDial: d.dial}), &d.calls}
 	}
-	if d.Client, err = client.Open(ctx, d.store, dialer, &client.Options{Offline: true, CallTimeout: time.Minute}); err != nil {
+	if d.Client, err = client.Open(ctx, d.store, dialer, &opts); err != nil {
 		return d, err
 	}
 	d.items, err = client.NewModel[item](ctx, d.Client, "item", nil)

@@ -55,6 +55,9 @@ type Options struct {
 	// announces nothing, to 900,000, below the 1,000,000 that servers of the guide's
 	// protocol accept.
 	MaxMessage int
+	// Deflate asks the server to deflate the pages of first syncs and long catch-ups: little more
+	// than half the bytes, for more of both processors' time. For slow or metered networks.
+	Deflate bool
 	// ScopeAge is how long a scope that no Watch and no Register has asked for
 	// since the client was opened is still synchronised, counted from its last
 	// use, and how long it is known of a released one where its rows stand. Defaults to 30 days.

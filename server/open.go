@@ -326,6 +326,8 @@ func parsePull(raw []byte) (r tidemark.PullRequest, err error) {
 			r.Cursor, err = textOf(value)
 		case "after":
 			r.After, err = textOf(value)
+		case "deflate":
+			r.Deflate, err = boolOf(value)
 		}
 		return err
 	})
@@ -333,6 +335,11 @@ func parsePull(raw []byte) (r tidemark.PullRequest, err error) {
 		err = malformed(err, "pull takes an object")
 	}
 	return r, err
+}
+
+// boolOf reads true or false; null counts as false.
+func boolOf(raw []byte) (b bool, err error) {
+	return b, json.Unmarshal(raw, &b)
 }
 
 // textOf reads a text; null counts as "".

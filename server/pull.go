@@ -71,7 +71,23 @@ func (s *Server) pull(ctx context.Context, c *Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if req.Deflate {
+		return deflated(c, page)
+	}
 	return page, nil
+}
+
+// minDeflated is how long a page is at least that is deflated, in bytes.
+const minDeflated = 1 << 10
+
+// deflated returns the page deflated, as an attachment of the call's result, where that is worth it.
+func deflated(c *Call, page *tidemark.ScopePage) (any, error) {
+	raw := page.AppendJSON(nil)
+	if len(raw) < minDeflated {
+		return json.RawMessage(raw), nil
+	}
+	d := tidemark.Deflate(raw)
+	return json.RawMessage(d.AppendJSON(nil, c.Attach(d.Data))), nil
 }
 
 // pass is where a client stands in a series of pages.
