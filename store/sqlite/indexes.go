@@ -38,21 +38,21 @@ func (l *late) due(stored int) bool {
 	return !l.made.Load() && (l.wanted.Load() || l.rows.Load() && stored < flood)
 }
 
-// makeIndexes makes the indexes of those models that are due, and returns those where it did.
-func (t *tx) makeIndexes() (made []*model, err error) {
+// makeIndexes makes the indexes of those models that are due.
+func (t *tx) makeIndexes() error {
 	for _, m := range t.models.late {
 		if !m.late.due(t.stored) {
 			continue
 		}
 		done, err := m.makeIndexes(t.quiet, t.c)
 		if err != nil {
-			return nil, t.seal(err)
+			return t.seal(err)
 		}
 		if done {
-			made = append(made, m)
+			t.made = append(t.made, m)
 		}
 	}
-	return made, nil
+	return nil
 }
 
 // makeIndexes makes the indexes unless there are no rows yet.

@@ -37,6 +37,7 @@ func (t *tx) Enqueue(ms []tidemark.Mutation) error {
 		if m.N, err = res.LastInsertId(); err != nil {
 			return t.seal(err)
 		}
+		t.bytes += len(m.Data)
 		t.move(m.Model, m.UID).come(m.N)
 	}
 	return nil

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/tidemark-sync/tidemark"
@@ -68,6 +69,37 @@ func (p *pool) put(c *session) {
 	if c != nil {
 		p.mu.Lock()
 		p.idle = append(p.idle, c)
+		p.mu.Unlock()
+	}
+	p.free <- struct{}{}
+}
+
+// trySpare takes a session, if one is free, that those who read will miss least: the
+// one used longest ago, and rather one that is not connected yet (nil) than the only one that is.
+func (p *pool) trySpare() (c *session, free bool) {
+	if cap(p.free) < 2 {
+		return nil, false
+	}
+	select {
+	case <-p.free:
+	default:
+		return nil, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.idle); n == 0 || n == 1 && len(p.free) >= 1 {
+		return nil, true
+	}
+	c = p.idle[0]
+	p.idle = slices.Delete(p.idle, 0, 1)
+	return c, true
+}
+
+// putSpare gives back what trySpare has given, as the one to be taken last.
+func (p *pool) putSpare(c *session) {
+	if c != nil {
+		p.mu.Lock()
+		p.idle = slices.Insert(p.idle, 0, c)
 		p.mu.Unlock()
 	}
 	p.free <- struct{}{}

@@ -15,6 +15,7 @@ func (t *tx) Put(name string, recs []tidemark.Record) error {
 		if err := recs[i].Check(); err != nil {
 			return err
 		}
+		t.bytes += len(recs[i].Row) + len(recs[i].Base)
 	}
 	err := t.on(name, func(m *model) error {
 		moved, err := t.carry(m, recs)

@@ -79,6 +79,7 @@ type Store struct {
 	writer  *pool // of one; who has it may write
 	readers *pool // nil when shared
 	models  atomic.Pointer[catalog]
+	growth  growth
 
 	calls  sync.WaitGroup
 	mu     sync.Mutex // protects the closing of closed
@@ -209,34 +210,36 @@ func (s *Store) View(ctx context.Context, fn func(tidemark.StoreTx) error) error
 // database's sake, nothing has happened, whatever fn returned.
 func (s *Store) Update(ctx context.Context, fn func(tidemark.StoreTx) error) error {
 	return s.write(ctx, func(c *session) error {
-		var made []*model
+		var done *tx
 		err := c.transaction(ctx, func() (err error) {
-			made, err = s.run(ctx, c, true, fn)
+			done, err = s.run(ctx, c, true, fn)
 			return err
 		})
-		for _, m := range made {
-			if err == nil {
-				m.late.made.Store(true)
-			}
+		if err != nil {
+			return err
 		}
-		return err
+		for _, m := range done.made {
+			m.late.made.Store(true)
+		}
+		s.grown(done.bytes)
+		return nil
 	})
 }
 
-// run runs fn in the transaction that c is in. It returns the models whose indexes were made at its end.
-func (s *Store) run(ctx context.Context, c *session, writable bool, fn func(tidemark.StoreTx) error) ([]*model, error) {
+// run runs fn in the transaction that c is in.
+func (s *Store) run(ctx context.Context, c *session, writable bool, fn func(tidemark.StoreTx) error) (*tx, error) {
 	t := &tx{ctx: ctx, quiet: context.WithoutCancel(ctx), s: s, c: c, models: s.models.Load(), writable: writable}
 	defer func() { t.over = true }()
 	if err := fn(t); err != nil {
 		return nil, err
 	}
 	if t.failed != nil || !writable {
-		return nil, t.failed
+		return t, t.failed
 	}
 	if err := t.settle(); err != nil {
 		return nil, err
 	}
-	return t.makeIndexes()
+	return t, t.makeIndexes()
 }
 
 // write calls fn with the connection that may write.
@@ -297,22 +300,30 @@ func (s *Store) with(ctx context.Context, from *pool, fn func(*session) error) e
 		return err
 	}
 	defer func() { from.put(c) }()
-	if c == nil {
-		if c, err = newSession(ctx, s.db); err != nil {
-			return err
-		}
-		if from == s.readers {
-			if err := c.set(ctx, readerSettings); err != nil {
-				c.close()
-				c = nil
-				return err
-			}
-		}
+	if c, err = s.connected(ctx, from, c); err != nil {
+		return err
 	}
 	if s.shared {
 		defer func() { c.close(); c = nil }()
 	}
 	return fn(c)
+}
+
+// connected returns c, of that pool, or a new session when it is nil.
+func (s *Store) connected(ctx context.Context, of *pool, c *session) (*session, error) {
+	if c != nil {
+		return c, nil
+	}
+	c, err := newSession(ctx, s.db)
+	if err == nil && of == s.readers {
+		if err = c.set(ctx, readerSettings); err != nil {
+			c.close()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // enter counts a call in; Close waits until it is done.

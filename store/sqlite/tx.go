@@ -20,7 +20,9 @@ type tx struct {
 	c        *session
 	models   *catalog
 	moves    map[rowName]*moves
-	stored   int // records that were put
+	stored   int      // records that were put
+	bytes    int      // of what was put and enqueued
+	made     []*model // whose indexes were made at its end
 	writable bool
 	over     bool
 	failed   error // what the database said first; the transaction cannot be saved then
