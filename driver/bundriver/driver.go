@@ -12,8 +12,8 @@
 // [Driver.Purge] from time to time.
 //
 // Statements bind their values through database/sql and name columns only as the
-// registered models do, so nothing that a client sends becomes SQL text. They do
-// not pass bun's query hooks.
+// registered models do, so nothing that a client sends becomes SQL text. They
+// pass neither bun's query hooks nor, where they travel together, pgx's tracers.
 //
 // Rows that the database deletes by itself, with ON DELETE CASCADE, leave no
 // tombstone: give such children a delete of their own.
@@ -182,12 +182,18 @@ func (d *Driver) Close() error {
 	return nil
 }
 
-// args are the arguments of a statement that binds values.
+// args are the arguments of a statement that binds values, for database/sql.
 func (d *Driver) args(values []any) []any {
-	if len(values) == 0 || len(d.mode) == 0 {
+	if len(values) == 0 {
 		return values
 	}
-	return append(slices.Clone(d.mode), values...)
+	args := append(slices.Clone(d.mode), values...)
+	for i, v := range args {
+		if a, ok := v.(*array); ok {
+			args[i] = a.literal()
+		}
+	}
+	return args
 }
 
 func (d *Driver) usable(ctx context.Context) error {

@@ -1,11 +1,13 @@
 package bundriver
 
 import (
+	"bytes"
 	"context"
 	"database/sql/driver"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -49,55 +51,99 @@ func outdated(err error) bool {
 	return state == "26000" || state == "0A000"
 }
 
+// flushBytes is how many bytes of arguments are collected: the database works on what it has got
+// while the rest is written.
+const flushBytes = 64 << 10
+
 func (t *tx) send(ctx context.Context, conn *pgx.Conn, requests []request) error {
-	var batch pgx.Batch
+	prepared := make([]*pgconn.StatementDescription, len(requests))
 	for i := range requests {
 		q := &requests[i]
-		if len(t.d.mode) > 0 && t.d.texts.may(q.statement) {
-			if _, err := conn.Prepare(ctx, q.statement, q.statement); err != nil {
-				return t.d.failed(ctx, err, q.m)
-			}
+		if len(t.d.mode) == 0 || !t.d.texts.may(q.statement) {
+			continue
 		}
-		batch.Queue(q.statement, q.args...)
+		var err error
+		if prepared[i], err = conn.Prepare(ctx, q.statement, q.statement); err != nil {
+			return t.d.failed(ctx, err, q.m)
+		}
 	}
-	results := conn.SendBatch(ctx, &batch)
+	pipe := conn.PgConn().StartPipeline(ctx)
+	if err := sendAll(pipe, conn.TypeMap(), requests, prepared); err != nil {
+		_ = pipe.Close() // which is broken
+		return t.d.failed(ctx, err, nil)
+	}
 	for i := range requests {
-		if err := t.receive(ctx, results, &requests[i]); err != nil {
-			_ = results.Close() // the same error, or what came of it
+		if err := t.receive(ctx, pipe, conn.TypeMap(), &requests[i]); err != nil {
+			_ = pipe.Close() // the same error, or what came of it
 			return err
 		}
 	}
-	if err := results.Close(); err != nil {
+	if err := pipe.Close(); err != nil {
 		return t.d.failed(ctx, err, nil)
 	}
 	return nil
 }
 
-// receive reads the result of one statement.
-func (t *tx) receive(ctx context.Context, results pgx.BatchResults, q *request) error {
-	n := 0
-	var failed error
-	if q.reads == nil {
-		tag, err := results.Exec()
-		if err != nil {
-			return q.explain(t.d.failed(ctx, err, q.m))
-		}
-		n = int(tag.RowsAffected())
-	} else {
-		rows, err := results.Query()
-		for err == nil && failed == nil && rows.Next() {
-			n++
-			if err = q.reads.take(rows); err == nil {
-				failed = q.each()
+// sendAll writes the statements, with prepared ones' descriptions.
+func sendAll(pipe *pgconn.Pipeline, types *pgtype.Map, requests []request, prepared []*pgconn.StatementDescription) error {
+	waiting := 0
+	for i := range requests {
+		values, formats, size := bound(requests[i].args)
+		if s := prepared[i]; s != nil {
+			results := make([]int16, len(s.Fields))
+			for k := range s.Fields {
+				results[k] = types.FormatCodeForOID(s.Fields[k].DataTypeOID)
 			}
+			pipe.SendQueryStatement(s, values, formats, results)
+		} else {
+			pipe.SendQueryParams(requests[i].statement, values, nil, formats, nil)
 		}
-		rows.Close()
-		if err == nil {
-			err = rows.Err()
+		if waiting += size; waiting < flushBytes || i == len(requests)-1 {
+			continue
 		}
-		if err != nil {
-			return t.d.failed(ctx, err, q.m)
+		if err := pipe.Flush(); err != nil {
+			return err
 		}
+		waiting = 0
+	}
+	return pipe.Sync()
+}
+
+// bound are arguments as they travel: texts, arrays of them, and nil.
+func bound(args []any) (values [][]byte, formats []int16, size int) {
+	values, formats = make([][]byte, len(args)), make([]int16, len(args))
+	for i, v := range args {
+		switch v := v.(type) {
+		case string:
+			values[i] = []byte(v)
+		case *array:
+			values[i], formats[i] = v.binary(), pgx.BinaryFormatCode
+		}
+		size += len(values[i])
+	}
+	return values, formats, size
+}
+
+// receive reads the result of one statement.
+func (t *tx) receive(ctx context.Context, pipe *pgconn.Pipeline, types *pgtype.Map, q *request) error {
+	n, result, failed := 0, (*pgconn.ResultReader)(nil), error(nil)
+	got, err := pipe.GetResults()
+	if err == nil {
+		result = got.(*pgconn.ResultReader) // as for each statement
+		for q.reads != nil && failed == nil && result.NextRow() {
+			n++
+			if err = q.reads.take(result, types); err != nil {
+				return t.d.failed(ctx, err, q.m)
+			}
+			failed = q.each()
+		}
+		var tag pgconn.CommandTag
+		if tag, err = result.Close(); q.reads == nil {
+			n = int(tag.RowsAffected())
+		}
+	}
+	if err != nil {
+		return q.explain(t.d.failed(ctx, err, q.m))
 	}
 	if failed == nil && q.done != nil {
 		failed = q.done(n)
@@ -106,25 +152,46 @@ func (t *tx) receive(ctx context.Context, results pgx.BatchResults, q *request) 
 }
 
 // take reads a row of pgx's as scan reads one of database/sql's.
-func (r *reader) take(rows pgx.Rows) error {
-	values, err := rows.Values()
-	if err != nil {
-		return err
-	}
-	for i, v := range values {
-		switch n := v.(type) {
-		case int16:
-			v = int64(n)
-		case int32:
-			v = int64(n)
-		case float32:
-			v = float64(n)
-		case pgtype.InfinityModifier:
-			v = nil // no value of a kind is infinite
+func (r *reader) take(rows *pgconn.ResultReader, types *pgtype.Map) error {
+	fields := rows.FieldDescriptions()
+	for i, b := range rows.Values() {
+		switch f := &fields[i]; {
+		case b == nil:
+			r.values[i] = nil
+		case f.DataTypeOID == pgtype.TextOID:
+			r.values[i] = string(b)
+		default:
+			v, err := valueOf(types, f, b)
+			if err != nil {
+				return err
+			}
+			r.values[i] = v
 		}
-		r.values[i] = v
 	}
 	return nil
+}
+
+// valueOf is a value as database/sql has it.
+func valueOf(types *pgtype.Map, f *pgconn.FieldDescription, b []byte) (any, error) {
+	t, known := types.TypeForOID(f.DataTypeOID)
+	if !known && f.Format == pgx.TextFormatCode {
+		return string(b), nil
+	}
+	if !known {
+		return bytes.Clone(b), nil
+	}
+	v, err := t.Codec.DecodeValue(types, f.DataTypeOID, f.Format, b)
+	switch n := v.(type) {
+	case int16:
+		v = int64(n)
+	case int32:
+		v = int64(n)
+	case float32:
+		v = float64(n)
+	case pgtype.InfinityModifier:
+		v = nil // no value of a kind is infinite
+	}
+	return v, err
 }
 
 // mostTexts is how many statements stay prepared on each connection. Those of the driver are few; those that write
