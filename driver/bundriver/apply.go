@@ -27,6 +27,9 @@ type state struct {
 	meta  tidemark.Meta
 	row   tidemark.Row
 
+	created bool // the uid may be new: it is claimed before anything is read
+	claimed bool
+
 	decided tidemark.Meta
 	present bool
 	ours    bool           // a decision was made for its model
@@ -41,15 +44,17 @@ func (t *tx) work(runs []*run, outs []tidemark.Outcome) *work {
 	w := &work{t: t, runs: runs, outs: outs, states: make(map[string]*state, n)}
 	states := make([]state, 0, n)
 	for _, r := range runs {
+		created := r.op == tidemark.Create || r.op == tidemark.Adopt
 		for i := range r.items {
 			if s := w.states[r.items[i].uid]; s != nil {
 				w.again = true
+				s.created = s.created || created
 				if s.model != r.model {
 					w.mixed, s.model = true, nil
 				}
 				continue
 			}
-			states = append(states, state{model: r.model})
+			states = append(states, state{model: r.model, created: created})
 			w.states[r.items[i].uid] = &states[len(states)-1]
 		}
 	}
@@ -220,7 +225,7 @@ func (w *work) store(r *run, statement func(*run, source) string, entries []entr
 			}
 			// Somebody else removed a row in between, or a trigger or a policy does not
 			// let the row be written: which of them, only another attempt can tell.
-			if w.t.attempt < 3 {
+			if w.t.attempt.n < 3 {
 				return errRaced
 			}
 			return constraint(errRaced.cause, tidemark.ConstraintCheck, "")

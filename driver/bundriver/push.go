@@ -46,22 +46,23 @@ type pushing struct {
 }
 
 func (p *pushing) push(ctx context.Context) ([]tidemark.Verdict, error) {
-	careful := false
-	for attempt := 1; ; attempt++ {
-		err := p.once(ctx, careful, attempt)
+	for a := (attempt{n: 1}); ; a.n++ {
+		err := p.once(ctx, a)
 		again, race := errors.AsType[*retryError](err)
 		switch {
 		case err == nil:
 			return p.verdicts, nil
-		case race && attempt < maxAttempts:
+		case err == errUnclaimed:
+			a.n, a.claims = a.n-1, true
+		case race && a.n < maxAttempts:
 		case race:
 			return nil, unavailable(again.cause)
 		case refusal(err) == nil:
 			return nil, err
-		case careful:
+		case a.careful:
 			return p.byUnits(ctx, refusal(err))
 		default:
-			careful = true
+			a.careful = true
 		}
 	}
 }
@@ -90,14 +91,14 @@ func (p *pushing) byUnits(ctx context.Context, refused *tidemark.Error) (verdict
 // once pushes in one transaction. The client's row is locked first, so that what comes
 // twice at once is made once. As a rule all of the batch is new: what that needs is read in the
 // same round trip.
-func (p *pushing) once(ctx context.Context, careful bool, attempt int) error {
+func (p *pushing) once(ctx context.Context, a attempt) error {
 	t, err := p.d.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer t.end(ctx)
-	t.attempt, t.witnessed = attempt, heard(p.witness)
-	f := t.fresh(p.b, careful)
+	t.attempt, t.witnessed = a, heard(p.witness)
+	f := t.fresh(p.b)
 	var text string
 	if err := t.do(ctx, append([]request{t.askLedger(p.b.Client, &text)}, f.read()...)...); err != nil {
 		return err
@@ -115,7 +116,7 @@ func (p *pushing) once(ctx context.Context, careful bool, attempt int) error {
 		receipts = append(receipts, *l.Receipt(p.b.Mutations[i].N))
 	}
 	if repeated > 0 {
-		f = t.fresh(p.b.Part(repeated, len(p.b.Mutations)), careful)
+		f = t.fresh(p.b.Part(repeated, len(p.b.Mutations)))
 		if err := t.do(ctx, f.read()...); err != nil {
 			return err
 		}

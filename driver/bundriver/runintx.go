@@ -166,10 +166,10 @@ func (j *joined) write(ctx context.Context, ms []tidemark.Mutation, w tidemark.W
 	defer j.leave()
 	outs := make([]tidemark.Outcome, len(ms))
 	runs := j.d.plan(ms, outs)
-	err := repeat(runs, outs, func(careful bool, attempt int) error {
+	err := repeat(runs, outs, func(a attempt) error {
 		part := j.base
-		part.attempt, part.witnessed = attempt, heard(w)
-		err := j.undoable(ctx, func() error { return part.applyAll(ctx, runs, outs, careful) })
+		part.attempt, part.witnessed = a, heard(w)
+		err := j.undoable(ctx, func() error { return part.applyAll(ctx, runs, outs) })
 		if state, _, _ := sqlState(err); len(state) == 5 && state[:2] == "40" {
 			return final(err) // the others' locks, and ours, stay as they are
 		}

@@ -21,7 +21,7 @@ type tx struct {
 	first     []request // what opens the transaction, until the first statement takes it along
 	writes    bool      // it holds the driver's turn to write
 	done      bool
-	attempt   int             // which attempt at the same writes this is, from 1
+	attempt   attempt         // at the same writes
 	witnessed bool            // somebody hears of the changes as they are made
 	taken     map[string]bool // uids that were taken for their models
 }
@@ -42,13 +42,13 @@ func (d *Driver) begin(ctx context.Context) (*tx, error) {
 	if err := d.take(ctx); err != nil {
 		return nil, err
 	}
-	t := &tx{d: d, writes: true, attempt: 1}
+	t := &tx{d: d, writes: true, attempt: attempt{n: 1}}
 	return t, t.open(ctx, d.dialect.begin())
 }
 
 // look opens a transaction that only reads, and sees the database as of one moment.
 func (d *Driver) look(ctx context.Context) (*tx, error) {
-	t := &tx{d: d, attempt: 1}
+	t := &tx{d: d, attempt: attempt{n: 1}}
 	return t, t.open(ctx, d.dialect.look())
 }
 

@@ -15,17 +15,17 @@ type fresh struct {
 	stepped bool // run by run, see applyAll
 }
 
-func (t *tx) fresh(b *tidemark.Batch, careful bool) *fresh {
+func (t *tx) fresh(b *tidemark.Batch) *fresh {
 	outs := make([]tidemark.Outcome, len(b.Mutations))
 	for i := range outs {
 		outs[i].Err = tidemark.WireErrorOf(b.Refusal(i))
 	}
-	f := &fresh{b: b, careful: careful}
+	f := &fresh{b: b, careful: t.attempt.careful}
 	f.work = t.work(f.plan(t.d, outs), outs)
 	if f.mixed {
 		f.careful = true
 	}
-	f.stepped = !f.careful && t.attempt > 1 && len(f.runs) > 1
+	f.stepped = !f.careful && t.attempt.n > 1 && len(f.runs) > 1
 	return f
 }
 
@@ -73,14 +73,17 @@ func (f *fresh) read() []request {
 	case len(f.runs) == 0:
 		return nil
 	case f.careful || f.stepped:
-		return append(f.claim(), f.metas())
+		return append(f.claim(true), f.metas())
 	}
-	return append(f.claim(), f.work.read()...)
+	return append(f.claim(false), f.work.read()...)
 }
 
 // make makes what was read. record returns the statement that stores the verdicts, when all are known.
 func (f *fresh) make(ctx context.Context, record func() request) error {
 	if !f.careful && !f.stepped {
+		if err := f.secured(); err != nil {
+			return err
+		}
 		all := f.runs
 		for f.decide(); f.close(f.outs); f.decide() {
 			f.runs = f.plan(f.t.d, f.outs)

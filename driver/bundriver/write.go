@@ -81,8 +81,8 @@ func heard(w tidemark.Witness) bool {
 func (d *Driver) write(ctx context.Context, ms []tidemark.Mutation, from int, w tidemark.Witness) ([]tidemark.Outcome, error) {
 	outs := make([]tidemark.Outcome, len(ms))
 	runs := d.plan(ms, outs)
-	err := repeat(runs, outs, func(careful bool, attempt int) error {
-		return d.transact(ctx, runs, outs, careful, attempt, from, w)
+	err := repeat(runs, outs, func(a attempt) error {
+		return d.transact(ctx, runs, outs, a, from, w)
 	})
 	if refusal(err) != nil {
 		return d.writeEach(ctx, ms, from, w)
@@ -105,18 +105,26 @@ func (d *Driver) writeEach(ctx context.Context, ms []tidemark.Mutation, from int
 	return outs, nil
 }
 
+// attempt is how a transaction is tried.
+type attempt struct {
+	n       int  // from 1
+	careful bool // with savepoints, to find what the database refuses
+	claims  bool // the uids of all rows are claimed, also of those that are only changed
+}
+
 // repeat has once make the runs, again when it met with somebody else's writes, and
 // carefully when the database refuses a row. The error is a refusal if even that did not help.
-func repeat(runs []*run, outs []tidemark.Outcome, once func(careful bool, attempt int) error) error {
-	careful := false
-	for attempt := 1; len(runs) > 0; attempt++ {
-		err := once(careful, attempt)
+func repeat(runs []*run, outs []tidemark.Outcome, once func(attempt) error) error {
+	for a := (attempt{n: 1}); len(runs) > 0; a.n++ {
+		err := once(a)
 		refused := refusal(err)
 		again, race := errors.AsType[*retryError](err)
 		switch {
 		case err == nil:
 			return nil
-		case race && attempt < maxAttempts:
+		case err == errUnclaimed:
+			a.n, a.claims = a.n-1, true
+		case race && a.n < maxAttempts:
 		case race:
 			return unavailable(again.cause)
 		case refused == nil:
@@ -124,10 +132,10 @@ func repeat(runs []*run, outs []tidemark.Outcome, once func(careful bool, attemp
 		case len(runs) == 1 && len(runs[0].items) == 1:
 			outs[runs[0].items[0].at] = tidemark.Outcome{Err: refused}
 			return nil
-		case careful:
+		case a.careful:
 			return refused
 		default:
-			careful = true
+			a.careful = true
 		}
 	}
 	return nil
@@ -228,14 +236,14 @@ func (r *run) halves() [2]*run {
 
 // transact makes the runs in one transaction and fills in their outcomes. When
 // careful, refused rows get an outcome; otherwise the first one is the error.
-func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outcome, careful bool, attempt, from int, w tidemark.Witness) error {
+func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outcome, a attempt, from int, w tidemark.Witness) error {
 	t, err := d.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer t.end(ctx)
-	t.attempt, t.witnessed = attempt, heard(w)
-	if err := t.applyAll(ctx, runs, outs, careful); err != nil {
+	t.attempt, t.witnessed = a, heard(w)
+	if err := t.applyAll(ctx, runs, outs); err != nil {
 		return err
 	}
 	w.Decided(from, outs)
@@ -245,12 +253,12 @@ func (d *Driver) transact(ctx context.Context, runs []*run, outs []tidemark.Outc
 }
 
 // applyAll makes the runs and logs what they change.
-func (t *tx) applyAll(ctx context.Context, runs []*run, outs []tidemark.Outcome, careful bool) error {
+func (t *tx) applyAll(ctx context.Context, runs []*run, outs []tidemark.Outcome) error {
 	all := t.work(runs, outs)
-	requests := all.claim()
+	careful := t.attempt.careful
 	// What one run's triggers do to another's rows, only a reading for each of them sees.
-	if careful || all.mixed || t.attempt > 1 && len(runs) > 1 {
-		if err := t.do(ctx, append(requests, all.metas())...); err != nil {
+	if careful || all.mixed || t.attempt.n > 1 && len(runs) > 1 {
+		if err := t.do(ctx, append(all.claim(true), all.metas())...); err != nil {
 			return err
 		}
 		for _, r := range runs {
@@ -260,7 +268,10 @@ func (t *tx) applyAll(ctx context.Context, runs []*run, outs []tidemark.Outcome,
 		}
 		return t.do(ctx, t.finish(runs, outs, "")...)
 	}
-	if err := t.do(ctx, append(requests, all.read()...)...); err != nil {
+	if err := t.do(ctx, append(all.claim(false), all.read()...)...); err != nil {
+		return err
+	}
+	if err := all.secured(); err != nil {
 		return err
 	}
 	all.decide()
@@ -287,23 +298,29 @@ func (w *work) carryOut(ctx context.Context, origin string, more ...request) err
 	return nil
 }
 
-// claim takes the uids of all runs for their models, in one order, where several transactions
+// claim takes uids for their models, in one order, where several transactions
 // may write at once. With the metadata, which is locked next, that keeps everybody else from the
 // rows, also from those that do not exist yet; and batches that touch the same rows
 // in different orders wait instead of dying of deadlock. What comes to nothing is given back.
-func (w *work) claim() []request {
+//
+// For a row that has metadata already, its lock is enough. Those that are to be created are claimed; the
+// others, unless all are asked for, are left to secured.
+func (w *work) claim(all bool) []request {
 	t := w.t
 	d := t.d.dialect
 	if d.forUpdate() == "" {
 		return nil
 	}
+	all = all || t.attempt.claims
 	entries := make([]entry, 0, len(w.states))
 	models := make(map[*model][]json.RawMessage)
 	for _, uid := range w.uids(nil) {
-		m := w.states[uid].model
-		if m == nil { // which of two gets it is not known yet
+		s := w.states[uid]
+		m := s.model
+		if m == nil || !all && !s.created { // of two models, which one gets it is not known yet
 			continue
 		}
+		s.claimed = true
 		if models[m] == nil {
 			models[m] = []json.RawMessage{m.quoted}
 		}
@@ -322,6 +339,22 @@ func (w *work) claim() []request {
 		t.taken[rd.text(0)] = true
 		return nil
 	}}}
+}
+
+// errUnclaimed says that a row was not there that was to be changed: nothing keeps others from it.
+var errUnclaimed = errors.New("bundriver: a row is neither claimed nor locked")
+
+// secured checks that others are kept from all rows that were read.
+func (w *work) secured() error {
+	if w.t.d.dialect.forUpdate() == "" {
+		return nil
+	}
+	for _, s := range w.states {
+		if !s.claimed && (s.owner == "" || s.meta.IsZero()) {
+			return errUnclaimed
+		}
+	}
+	return nil
 }
 
 // finish writes the log of the outcomes, and gives the uids back of which there is no metadata after all.
