@@ -98,4 +98,26 @@ var serverBugs = []bug{
 `}},
 		found: test{"transport/socketio", "^TestConformance$", false},
 	},
+	{
+		name: "journal-grows", promise: "7", what: "events are kept for their time, however many there are",
+		edits: []edit{{"server/journal.go", `	for j.bytes > j.limit {
+`, `	for j.bytes < 0 {
+`}},
+		found: simulator,
+	},
+	{
+		name: "scopes-stay", promise: "7", what: "the scopes of a session that ended stay live",
+		edits: []edit{{"server/scope.go", `	for number := range s.scopes {
+		x.part(s, number)
+	}
+	s.scopes = nil
+`, `	s.scopes = nil
+`}},
+		found: simulator,
+	},
+	{
+		name: "broken-stay", promise: "7", what: "sessions that broke are kept for ever",
+		edits: []edit{{"server/shelf.go", `e != nil && !now.Before(e.Value.(*shelved).expires)`, `e != nil && now.Before(e.Value.(*shelved).expires.Add(-s.age-1))`}},
+		found: simulator,
+	},
 }

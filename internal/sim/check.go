@@ -22,6 +22,7 @@ func (w *world) check(ctx context.Context) error {
 		{"units", (*world).unitsWhole},
 		{"order", (*world).newestStands},
 		{"store integrity", (*world).storesSound},
+		{"bounded", (*world).bounded}, // the last: it starts everything anew
 	} {
 		if err := c.check(w, ctx); err != nil {
 			return fmt.Errorf("%s: %w", c.promise, err)

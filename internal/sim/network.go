@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -16,20 +17,21 @@ import (
 // network is what the nodes of a world dial and listen on. Nothing that is written
 // arrives before the scheduler delivers it.
 type network struct {
-	mu       sync.Mutex // protects what follows
-	streams  []*stream  // in the order in which they were made
-	accept   func(net.Conn) bool
-	refusing bool           // connections cannot be made
-	made     map[string]int // connections, by who made them
+	mu      sync.Mutex // protects what follows
+	streams []*stream  // in the order in which they were made
+	accept  func(net.Conn) bool
+	// highWater is how many bytes may be on their way in one direction before a writer waits, as with
+	// a socket's buffers.
+	highWater int
+	biggest   atomic.Int64   // bytes of the largest chunk that was written
+	refusing  bool           // connections cannot be made
+	made      map[string]int // connections, by who made them
 }
-
-// highWater is how many bytes may be on their way in one direction before a writer
-// waits, as with a socket's buffers.
-const highWater = 256 << 10
 
 // stream is one direction of a connection.
 type stream struct {
 	name string
+	net  *network
 
 	mu       sync.Mutex // protects what follows
 	changed  *sync.Cond
@@ -43,8 +45,8 @@ type stream struct {
 	writeDue time.Time
 }
 
-func newStream(name string) *stream {
-	s := &stream{name: name}
+func newStream(n *network, name string) *stream {
+	s := &stream{name: name, net: n}
 	s.changed = sync.NewCond(&s.mu)
 	return s
 }
@@ -61,8 +63,8 @@ func (n *network) dial(ctx context.Context, owner string) (net.Conn, error) {
 		n.made = map[string]int{}
 	}
 	n.made[owner]++
-	up := newStream(fmt.Sprintf("%s#%d>", owner, n.made[owner]))
-	down := newStream(fmt.Sprintf("%s#%d<", owner, n.made[owner]))
+	up := newStream(n, fmt.Sprintf("%s#%d>", owner, n.made[owner]))
+	down := newStream(n, fmt.Sprintf("%s#%d<", owner, n.made[owner]))
 	n.streams = append(n.streams, up, down)
 	n.mu.Unlock()
 	if !accept(&conn{in: up, out: down, name: "server"}) {
@@ -70,6 +72,15 @@ func (n *network) dial(ctx context.Context, owner string) (net.Conn, error) {
 	}
 	return &conn{in: down, out: up, name: owner}, nil
 }
+
+// wrote notes the size of a chunk.
+func (n *network) wrote(size int) {
+	for was := n.biggest.Load(); int64(size) > was && !n.biggest.CompareAndSwap(was, int64(size)); was = n.biggest.Load() {
+	}
+}
+
+// largest returns how many bytes the largest chunk had so far.
+func (n *network) largest() int { return int(n.biggest.Load()) }
 
 // refuses reports whether connections cannot be made.
 func (n *network) refuses() bool {
@@ -196,7 +207,7 @@ func (s *stream) read(p []byte) (int, error) {
 func (s *stream) write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.bytes >= highWater && s.broken == nil && !s.deaf && !passed(s.writeDue) {
+	for s.bytes >= s.net.highWater && s.broken == nil && !s.deaf && !passed(s.writeDue) {
 		s.changed.Wait()
 	}
 	switch {
@@ -204,12 +215,13 @@ func (s *stream) write(p []byte) (int, error) {
 		return 0, s.broken
 	case s.deaf:
 		return len(p), nil
-	case s.bytes >= highWater:
+	case s.bytes >= s.net.highWater:
 		return 0, os.ErrDeadlineExceeded
 	}
 	if len(p) > 0 {
 		s.held = append(s.held, append([]byte(nil), p...))
 		s.bytes += len(p)
+		s.net.wrote(len(p))
 	}
 	return len(p), nil
 }

@@ -101,7 +101,8 @@ func (h *host) start(ctx context.Context) error {
 	if h.w.seed%2 == 0 {
 		page = 700
 	}
-	p.server, err = server.New(p.database.driver(), &server.Options{PageBytes: page, CursorInterval: apart(4987, 203), CallTimeout: apart(59_999, 637), NewID: func() string {
+	l := h.w.limits()
+	p.server, err = server.New(p.database.driver(), &server.Options{PageBytes: page, CursorInterval: apart(4987, 203), CallTimeout: apart(59_999, 637), Recovery: server.Recovery{MaxAge: l.age, MaxBytes: l.journal, MaxSessions: l.sessions}, NewID: func() string {
 		ids++
 		return fmt.Sprintf("session-%d-%d", h.w.steps, ids)
 	}})
@@ -116,7 +117,7 @@ func (h *host) start(ctx context.Context) error {
 	p.server.Service("item").Publish(server.To("all"))
 	p.handler = socketio.NewHandler(p.server, &socketio.Options{
 		PingInterval: apart(5003, 101), PingTimeout: apart(5011, 313), ConnectTimeout: apart(4999, 507),
-		WriteTimeout: apart(9871, 729), CloseTimeout: apart(1999, 831),
+		WriteTimeout: apart(9871, 729), CloseTimeout: apart(1999, 831), QueueBytes: l.queue,
 	})
 	p.web = &http.Server{Handler: p.handler}
 	go func() {

@@ -99,6 +99,7 @@ func (w *world) run(ctx context.Context, cfg Config) (err error) {
 	for i := range 3 {
 		w.lists = append(w.lists, fmt.Sprintf("list-%d", i))
 	}
+	w.net.highWater = w.limits().highWater
 	if w.host, err = newHost(ctx, w); err != nil {
 		return err
 	}
@@ -132,6 +133,11 @@ func (w *world) run(ctx context.Context, cfg Config) (err error) {
 		}
 		for _, d := range w.devices {
 			if err := d.pendingShown(ctx); err != nil {
+				return err
+			}
+		}
+		if w.steps%10 == 0 {
+			if err := w.within(); err != nil {
 				return err
 			}
 		}
@@ -234,7 +240,7 @@ func (w *world) heal(ctx context.Context) error {
 		}
 		time.Sleep(250 * time.Millisecond)
 	}
-	w.counts.Healing = time.Since(began)
+	w.counts.Healing = max(w.counts.Healing, time.Since(began))
 	return w.books.breached()
 }
 
