@@ -21,6 +21,7 @@ type books struct {
 	told    map[string]int            // by token, how often its device was told that it lost
 	refused map[string]int            // by token, how often because it was refused
 	newest  map[string]tidemark.Stamp // by uid, that of the last write that was applied
+	deleted map[string]bool           // by uid: it was deleted at some time
 	units   [][2]string               // tokens of writes that are applied or rejected together
 	broken  error                     // the first promise that was seen broken
 
@@ -37,7 +38,7 @@ type written struct {
 }
 
 func newBooks() *books {
-	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, newest: map[string]tidemark.Stamp{}, repeats: map[string]bool{}}
+	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, newest: map[string]tidemark.Stamp{}, repeats: map[string]bool{}, deleted: map[string]bool{}}
 }
 
 // versionOf returns the how manieth applied write of its row the token stands for, 0 for none, and
@@ -55,6 +56,14 @@ func (b *books) versionOf(token string) int {
 func deviceOf(token string) string {
 	device, _, _ := strings.Cut(token, "-")
 	return device
+}
+
+// wasDeleted reports whether the row was deleted at some time. A device may have heard of that, and not yet of
+// what made the row again.
+func (b *books) wasDeleted(uid string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.deleted[uid]
 }
 
 // mayRepeat notes that a device's writes may be applied twice.
@@ -115,6 +124,9 @@ func (b *books) breached() error {
 // only a delete wins.
 func (b *books) inOrder(m *tidemark.Mutation, o *tidemark.Outcome) {
 	b.mu.Lock()
+	if m.Op == tidemark.Delete {
+		b.deleted[m.UID] = true
+	}
 	before, at := b.newest[m.UID], o.Meta.T()
 	b.newest[m.UID] = max(before, at)
 	b.mu.Unlock()
