@@ -79,12 +79,12 @@ func (r Row) Without(field string) Row {
 // counts as {}. A malformed patch leaves r as it is.
 func (r Row) Merge(patch Row) Row {
 	type member struct {
-		key   string
-		value []byte
-		used  bool
+		key, value []byte
+		used       bool
 	}
-	var changes []member
-	if err := EachMember(patch, func(key string, value []byte) error {
+	var few [16]member
+	changes := few[:0]
+	if err := EachField(patch, func(key, value []byte) error {
 		changes = append(changes, member{key: key, value: value})
 		return nil
 	}); err != nil {
@@ -93,19 +93,19 @@ func (r Row) Merge(patch Row) Row {
 	out := make(Row, 0, len(r)+len(patch)+1)
 	out = append(out, '{')
 	if len(r) > 0 {
-		_ = EachMember(r, func(key string, value []byte) error {
+		_ = EachField(r, func(key, value []byte) error {
 			for i := range changes {
-				if changes[i].key == key {
+				if bytes.Equal(changes[i].key, key) {
 					value, changes[i].used = changes[i].value, true
 				}
 			}
-			out = out.appendMember(key, value)
+			out = out.appendMember(alias(key), value)
 			return nil
 		})
 	}
 	for _, c := range changes {
 		if !c.used {
-			out = out.appendMember(c.key, c.value)
+			out = out.appendMember(alias(c.key), c.value)
 		}
 	}
 	return append(out, '}')

@@ -131,8 +131,8 @@ func (s *Schema) Field(name string) (Field, bool) {
 // Errors: [CodeInvalidData], with the field.
 func (s *Schema) Patch(uid string, data []byte) (patch Row, unknown []string, err error) {
 	values := make([][]byte, len(s.fields))
-	err = EachMember(data, func(key string, value []byte) error {
-		switch key {
+	err = EachField(data, func(name, value []byte) error {
+		switch key := alias(name); key {
 		case "uid":
 			if got, err := DecodeString(value); err != nil || got != uid {
 				return NewError(CodeInvalidData, "uid in the data differs from the row's").OnField("uid")
@@ -140,21 +140,22 @@ func (s *Schema) Patch(uid string, data []byte) (patch Row, unknown []string, er
 			return nil
 		case "__deleted__":
 			if v := string(value); v != "null" && v != "false" {
-				return NewError(CodeInvalidData, "__deleted__ cannot be set").OnField(key)
+				return NewError(CodeInvalidData, "__deleted__ cannot be set").OnField("__deleted__")
 			}
 			return nil
 		}
-		i, ok := s.index[key]
+		i, ok := s.index[string(name)]
 		if !ok || s.fields[i].ReadOnly {
-			unknown = append(unknown, key)
+			unknown = append(unknown, string(name))
 			return nil
 		}
+		field := &s.fields[i]
 		if values[i] != nil {
-			return NewError(CodeInvalidData, "%s stands twice", key).OnField(key)
+			return NewError(CodeInvalidData, "%s stands twice", field.Name).OnField(field.Name)
 		}
-		values[i], err = s.fields[i].Kind.Canonical(value)
+		values[i], err = field.Kind.Canonical(value)
 		if err != nil {
-			return NewError(CodeInvalidData, "%s: %s", key, messageOf(err)).OnField(key)
+			return NewError(CodeInvalidData, "%s: %s", field.Name, messageOf(err)).OnField(field.Name)
 		}
 		return nil
 	})

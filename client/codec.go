@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/google/uuid"
 
@@ -337,10 +338,18 @@ func decodeString(raw []byte, v reflect.Value) error {
 		v.SetString(string(raw))
 		return nil
 	}
+	if n := len(raw) - 1; n > 0 && raw[0] == '"' && raw[n] == '"' && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
+		v.SetString(alias(raw[1:n]))
+		return nil
+	}
 	s, err := tidemark.DecodeString(raw)
 	v.SetString(s)
 	return err
 }
+
+// alias is string(b) without a copy: rows are not modified, and a struct that keeps a text of
+// its row keeps the row.
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 func encodeInt(b []byte, v reflect.Value) ([]byte, error) {
 	return strconv.AppendInt(b, v.Int(), 10), nil

@@ -53,6 +53,12 @@ func (t *tx) carry(m *model, recs []tidemark.Record) (moved map[int]numbers, err
 		return nil, err
 	}
 	moved = make(map[int]numbers)
+	if len(recs) == 1 && len(ask) == 0 { // a local write
+		return moved, t.carryOne(moved, t.moves[rowName{m.name, recs[0].UID}], &recs[0])
+	}
+	if was == nil {
+		was = make(map[string]string)
+	}
 	done := make(map[string]bool) // a uid may stand twice
 	for i := range recs {
 		uid := recs[i].UID
@@ -83,6 +89,18 @@ func (t *tx) carry(m *model, recs []tidemark.Record) (moved map[int]numbers, err
 		was[uid], done[uid] = whole, true
 	}
 	return moved, nil
+}
+
+// carryOne is carry for a record that keeps the numbers it has.
+func (t *tx) carryOne(moved map[int]numbers, v *moves, r *tidemark.Record) error {
+	if v == nil {
+		return nil
+	}
+	err := t.loosen(joined(v.limit(r.Pending - len(v.came))))
+	if !v.none() {
+		moved[0] = v.after("")
+	}
+	return err
 }
 
 // lookAgain is how many records of many are stored as new, or as there, before one

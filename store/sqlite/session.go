@@ -150,10 +150,18 @@ func (s *statement) query(ctx context.Context, args []driver.NamedValue) (driver
 	return s.Query(plain(args)) //nolint:staticcheck // what else such a driver has
 }
 
+// endless is context.WithoutCancel, which makes one for each statement.
+func endless(ctx context.Context) context.Context {
+	if ctx.Done() == nil {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
+}
+
 // exec runs a statement that is not to be cut short: a write that is interrupted
 // would end its transaction.
 func (c *session) exec(ctx context.Context, text string, args ...any) (res driver.Result, err error) {
-	quiet := context.WithoutCancel(ctx)
+	quiet := endless(ctx)
 	err = c.use(quiet, text, func(s *statement) (err error) {
 		res, err = s.exec(quiet, c.bind(args))
 		return err

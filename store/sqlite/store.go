@@ -180,7 +180,7 @@ func (s *Store) Find(ctx context.Context, p *tidemark.Predicate) (found []tidema
 
 // Get returns the visible row, nil when there is none.
 func (s *Store) Get(ctx context.Context, model, uid string) (row tidemark.Row, err error) {
-	quiet := context.WithoutCancel(ctx) // it takes microseconds
+	quiet := endless(ctx) // it takes microseconds
 	err = s.lookUp(ctx, func(c *session, models *catalog) error {
 		m, err := models.model(model)
 		if err != nil {
@@ -228,7 +228,7 @@ func (s *Store) Update(ctx context.Context, fn func(tidemark.StoreTx) error) err
 
 // run runs fn in the transaction that c is in.
 func (s *Store) run(ctx context.Context, c *session, writable bool, fn func(tidemark.StoreTx) error) (*tx, error) {
-	t := &tx{ctx: ctx, quiet: context.WithoutCancel(ctx), s: s, c: c, models: s.models.Load(), writable: writable}
+	t := &tx{ctx: ctx, quiet: endless(ctx), s: s, c: c, models: s.models.Load(), writable: writable}
 	defer func() { t.over = true }()
 	if err := fn(t); err != nil {
 		return nil, err

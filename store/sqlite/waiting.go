@@ -91,6 +91,9 @@ func joined(ns []int64) string {
 
 // split is the inverse of joined.
 func split(text string) (ns []int64) {
+	if text == "" {
+		return nil
+	}
 	for part := range strings.SplitSeq(text, ",") {
 		if n, err := strconv.ParseInt(part, 10, 64); err == nil {
 			ns = append(ns, n)
@@ -101,10 +104,10 @@ func split(text string) (ns []int64) {
 
 // waiting returns what the records of those uids have as waiting, where they have any.
 func (t *tx) waiting(m *model, uids []string) (map[string]string, error) {
-	found := make(map[string]string)
 	if len(uids) == 0 {
-		return found, nil
+		return nil, nil
 	}
+	found := make(map[string]string)
 	err := t.c.query(t.quiet, func(r *result) error {
 		found[r.text(0)] = r.text(1)
 		return nil
