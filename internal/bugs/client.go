@@ -182,4 +182,11 @@ var clientBugs = []bug{
 		edits: []edit{{"store/sqlite/put.go", `int64(r.Pending), r.Seen)`, `int64(r.Pending), int64(0))`}},
 		found: simulator,
 	},
+	{
+		name: "tombstones-stay", promise: "7", what: "rows that left, and were to be remembered for a moment, are remembered for ever",
+		edits: []edit{{"client/sync.go", `	return w.tx.Prune(model, 1<<62)
+`, `	return nil
+`}},
+		found: simulator,
+	},
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+
+	"github.com/tidemark-sync/tidemark"
 )
 
 // limits are what the options of a world's server allow it to keep. In narrow worlds that is so little
@@ -72,7 +74,27 @@ func (w *world) bounded(ctx context.Context) error {
 			}
 		}
 	}
+	for _, d := range w.devices {
+		if n, err := d.tombstones(ctx); n > leeway || err != nil {
+			return fmt.Errorf("%s keeps %d tombstones after it has begun anew %w", d.name, n, orNone(err))
+		}
+	}
 	return nil
+}
+
+// tombstones counts the rows of a device's file that are there only to keep an older message from
+// bringing them back. No message of an earlier connection can arrive any more.
+func (d *device) tombstones(ctx context.Context) (n int, err error) {
+	err = d.store.View(ctx, func(tx tidemark.StoreTx) error {
+		recs, err := tx.Records("item", sorted(d.w.uids))
+		for i := range recs {
+			if r := &recs[i]; r.Base == nil && r.Pending == 0 && r.Meta.UID != "" {
+				n++
+			}
+		}
+		return err
+	})
+	return n, err
 }
 
 // part is a part of the world, and what it keeps.
