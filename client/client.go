@@ -116,6 +116,8 @@ type Client struct {
 	drift     atomic.Int64                   // how far ahead of the server a stamp may be, nanoseconds; 0 while it has not said
 	lease     atomic.Int64                   // the stamp up to which the stored clock reaches
 	pending   atomic.Int64                   // mutations in the outbox
+	recount   atomic.Bool                    // pending may be wrong, since another client has written to the store
+	given     atomic.Int64                   // the highest mutation number that this client has seen given
 	rejected  atomic.Int64                   // stored rejections
 	highest   atomic.Int64                   // the highest mutation number known
 	pass      atomic.Int64                   // the number of the last pass from the beginning
@@ -198,6 +200,7 @@ func (c *Client) recall(tx tidemark.StoreTx) error {
 	}
 	c.pending.Store(int64(queued))
 	c.highest.Store(highest)
+	c.given.Store(highest)
 	rejections, err := tx.Entries(keyRejections)
 	if err != nil {
 		return err

@@ -27,6 +27,9 @@ type pushing struct {
 
 // pushNext sends what can be sent of the outbox.
 func (s *session) pushNext(ctx context.Context) error {
+	if err := s.c.countAgain(ctx); err != nil {
+		return err
+	}
 	if s.opened != nil {
 		return s.pushBatches(ctx)
 	}
@@ -57,7 +60,7 @@ func (s *session) pushOne(ctx context.Context) error {
 		if len(head) == 0 {
 			p.paused = true
 			s.c.pushed(highest)
-			return nil
+			return s.drained(ctx)
 		}
 		s.c.pushed(head[0].N - 1)
 		if s.c.schema(head[0].Model) == nil {
@@ -68,6 +71,15 @@ func (s *session) pushOne(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// drained is called when there is nothing to send. Where writes are pending none the less, another
+// client over the same store has pushed them.
+func (s *session) drained(ctx context.Context) error {
+	if s.c.pending.Load() > 0 && s.pushing.flight == nil && len(s.pushing.batched.flights) == 0 {
+		s.c.recount.Store(true)
+	}
+	return s.c.countAgain(ctx)
 }
 
 // undeclared leaves the outbox as it is: its head is of a model that this run has

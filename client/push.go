@@ -100,7 +100,7 @@ func (s *session) pushBatch(ctx context.Context) (more bool, err error) {
 	}
 	if len(ms) == 0 {
 		s.pushing.paused = s.pushing.paused || len(b.flights) == 0
-		return false, nil
+		return false, s.drained(ctx)
 	}
 	if last := cmp.Or(b.sent, b.known); last > 0 && ms[0].N > last+1 {
 		if len(b.flights) > 0 {

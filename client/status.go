@@ -35,7 +35,9 @@ type Status struct {
 	// SyncedRows of TotalRows rows have come of the scopes that are told from the beginning;
 	// 0 of 0 when none is, and where the server does not say how many there are.
 	SyncedRows, TotalRows int
-	// Pending is how many writes the server has not confirmed.
+	// Pending is how many writes the server has not confirmed. Where several clients work on one
+	// store, in several processes, each counts those that it knows of: the others' once it writes
+	// or pushes itself, and what the others have pushed once it is opened again, or online.
 	Pending int
 	// Rejected is how many rejections are stored, see Client.Rejections.
 	Rejected int

@@ -58,7 +58,9 @@ func (w *work) publish() {
 	if w.lease > 0 {
 		c.lease.Store(int64(w.lease))
 	}
-	c.pending.Add(int64(-w.dequeued))
+	if left := c.pending.Add(int64(-w.dequeued)); w.dequeued > 0 && left <= 0 {
+		c.recount.Store(true)
+	}
 	c.rejected.Add(int64(len(w.rejections) - w.dismissed))
 	for h := c.highest.Load(); w.highest > h && !c.highest.CompareAndSwap(h, w.highest); {
 		h = c.highest.Load()
@@ -166,8 +168,31 @@ func (w *work) enqueue(ms []tidemark.Mutation) error {
 	}
 	w.queued += len(ms)
 	w.c.pending.Add(int64(len(ms)))
+	if w.c.given.Swap(ms[len(ms)-1].N) < ms[0].N-1 {
+		w.c.recount.Store(true)
+	}
 	w.highest = ms[len(ms)-1].N
 	return nil
+}
+
+// countAgain counts what is pending, when there may be writes of another client over the
+// same store: a number was given to somebody else, or all seems to be pushed. Nobody
+// writes meanwhile.
+func (c *Client) countAgain(ctx context.Context) error {
+	if !c.recount.Swap(false) {
+		return nil
+	}
+	return c.store.Update(ctx, func(tx tidemark.StoreTx) error {
+		count, highest, err := tx.Queued()
+		if err != nil {
+			return err
+		}
+		if c.pending.Swap(int64(count)) != int64(count) {
+			c.highest.Store(max(c.highest.Load(), highest))
+			c.touch()
+		}
+		return nil
+	})
 }
 
 func (w *work) dequeue(ns []int64) error {
