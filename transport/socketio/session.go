@@ -36,7 +36,7 @@ type session struct {
 	request   *http.Request
 	ctx       context.Context
 	cancel    context.CancelFunc
-	decoder   decoder     // of the reading goroutine
+	decoder   decoder     // of the reading goroutine, and of the one that it waits for
 	receiving atomic.Bool // the handler has a message: nothing is read meanwhile
 
 	mu        sync.Mutex // protects what follows
@@ -83,7 +83,7 @@ func (s *session) start(ms *melody.Session) {
 }
 
 // raiseLimit lets bigger messages in once the client is accepted. It runs on the
-// reading goroutine, which alone may set the limit, before the bytes that it is for are looked at.
+// reading goroutine, when nothing else looks at the limit, before the bytes that it is for are looked at.
 func (s *session) raiseLimit() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,8 +93,22 @@ func (s *session) raiseLimit() {
 	}
 }
 
-// received takes one websocket message, on the reading goroutine.
+// received takes one websocket message. The reading goroutine has another one look at it and waits: to
+// decode takes more of a stack than to wait, and a stack that has grown stays large, of each connection that is idle.
 func (s *session) received(b []byte, binary bool) {
+	if len(b) == 1 { // a pong
+		s.take(b, binary)
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.take(b, binary)
+	}()
+	<-done
+}
+
+func (s *session) take(b []byte, binary bool) {
 	defer s.recovered("receive")
 	var m *tidemark.Message
 	var err error
@@ -292,7 +306,7 @@ func (s *session) refusePacket(err error) {
 	s.Close(tidemark.ClosedMalformed)
 }
 
-// tooLarge says so by the close code, which goes past the queue, on the reading goroutine.
+// tooLarge says so by the close code, which goes past the queue. Nothing is read meanwhile.
 func (s *session) tooLarge() {
 	s.failed(tidemark.ClosedTooLarge)
 	_ = s.melody.WebsocketConnection().WriteControl(websocket.CloseMessage,
