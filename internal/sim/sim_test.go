@@ -41,7 +41,7 @@ func TestPromisesHold(t *testing.T) {
 			}
 			continue
 		}
-		if !raced && s%*twice == 0 {
+		if !sim.Raced && s%*twice == 0 {
 			pairs++
 			if again := sim.Run(t, s, cfg); again.Hash != r.Hash {
 				differ++
