@@ -40,3 +40,35 @@ func TestTheSessionUsedLastIsTakenFirst(t *testing.T) {
 		p.put(c)
 	}
 }
+
+// What is done beside the reads leaves the session that they are used to, and there are never more sessions than may be.
+func TestSpareSessionIsTheOneMissedLeast(t *testing.T) {
+	t.Parallel()
+	closed := make(chan struct{})
+	p, hot, cold := newPool(2), &session{}, &session{}
+	if c, free := p.trySpare(); c != nil || !free {
+		t.Fatal("of none that is connected it is a new one")
+	}
+	p.putSpare(nil)
+	if c, err := p.take(t.Context(), closed); c != nil || err != nil {
+		t.Fatal(c, err)
+	}
+	p.put(hot)
+	if c, free := p.trySpare(); c != nil || !free {
+		t.Fatal("the only one that is connected stays")
+	}
+	if c, free := p.trySpare(); c != hot || !free {
+		t.Fatal("there cannot be a third")
+	}
+	if _, free := p.trySpare(); free {
+		t.Fatal("all are in use")
+	}
+	p.put(hot)
+	p.putSpare(cold)
+	if c, free := p.trySpare(); c != cold || !free {
+		t.Fatal("the one used last is the one to leave")
+	}
+	if _, free := newPool(1).trySpare(); free {
+		t.Fatal("the only session is for those who read")
+	}
+}
