@@ -20,6 +20,7 @@ type cursorTimer struct {
 	timer   *time.Timer     // nil while there is nothing to tell
 	telling bool            // a cursor is on its way
 	dirty   bool            // changes were sent since it was read
+	doubts  []doubt         // of which a cursor must not pass what lands late
 }
 
 // arm has a cursor follow what was just sent.
@@ -71,6 +72,9 @@ func (c *cursorTimer) tell() bool {
 		}
 		return false
 	}
+	if c.revisit(ctx) != nil {
+		return false
+	}
 	own, err := c.extend(ctx, at)
 	if err != nil {
 		return false
@@ -95,6 +99,41 @@ func (c *cursorTimer) tell() bool {
 		}
 	}
 	return true
+}
+
+// doubt has rows looked at again before a cursor is told.
+func (c *cursorTimer) doubt(items []item) {
+	if len(items) == 0 {
+		return
+	}
+	until := time.Now().Add(doubtful)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.doubts)+len(items) > maxDoubts {
+		for _, session := range c.live.scopes.everyone() {
+			session.missing.Store(true)
+		}
+		return
+	}
+	for _, it := range items {
+		c.doubts = append(c.doubts, doubt{it, until})
+	}
+}
+
+// revisit looks at what is in doubt. The cursor has been read: what lands later is not below it.
+func (c *cursorTimer) revisit(ctx context.Context) error {
+	c.mu.Lock()
+	doubts := c.doubts
+	c.doubts = nil
+	c.mu.Unlock()
+	if len(doubts) == 0 {
+		return nil
+	}
+	rest, err := c.live.reconsider(ctx, doubts)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.doubts = append(rest, c.doubts...)
+	return err
 }
 
 // begin notes a cursor at which nobody had a scope yet; the first counts.

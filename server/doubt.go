@@ -17,9 +17,10 @@ func (l *live) settle(g *publication) {
 	ctx, cancel := l.server.bound(l.server.ctx)
 	defer cancel()
 	items := g.items()
-	happened, err := l.happened(ctx, g, items)
+	happened, inDoubt, err := l.happened(ctx, g, items)
 	if err == nil {
 		items = happened
+		l.cursor.doubt(inDoubt)
 	}
 	t := l.address(items)
 	if t == nil {
@@ -37,8 +38,9 @@ func (l *live) settle(g *publication) {
 	}
 }
 
-// happened returns those of the items that are to be told, as far as the rows show what was committed.
-func (l *live) happened(ctx context.Context, g *publication, items []item) (told []item, err error) {
+// happened returns those of the items that are to be told, as far as the rows show what was committed, and those
+// that it may be too early to speak of.
+func (l *live) happened(ctx context.Context, g *publication, items []item) (told, inDoubt []item, err error) {
 	const patience = 500 * time.Millisecond
 	for wait := 10 * time.Millisecond; ; wait *= 2 {
 		keys := make([]rowKey, len(items))
@@ -47,19 +49,21 @@ func (l *live) happened(ctx context.Context, g *publication, items []item) (told
 		}
 		now, err := l.server.reread(ctx, keys)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		var open []item
 		for _, it := range items {
 			switch l.fate(g, &it, now[it.key]) {
 			case committed:
 				told = append(told, it)
+			case asBefore:
+				inDoubt = append(inDoubt, it)
 			case unknown:
 				open = append(open, it)
 			}
 		}
 		if len(open) == 0 {
-			return told, nil
+			return told, inDoubt, nil
 		}
 		if wait > patience { // another program has written the row: it is told as it is
 			for _, it := range open {
@@ -68,13 +72,13 @@ func (l *live) happened(ctx context.Context, g *publication, items []item) (told
 					told = append(told, it)
 				}
 			}
-			return told, nil
+			return told, inDoubt, nil
 		}
 		items = open
 		select { // who wrote the row after us may be about to say so
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, nil, ctx.Err()
 		}
 	}
 }
@@ -85,7 +89,60 @@ const (
 	unknown fate = iota
 	committed
 	rolledBack
+	asBefore // as if it was rolled back, or not committed yet
 )
+
+// doubt is a row that is as it was before a transaction of which the driver has not heard the end. Nearly always
+// that was rolled back. But a COMMIT whose connection broke may be on its way, and land later.
+type doubt struct {
+	item  item
+	until time.Time // when it is given up
+}
+
+const (
+	doubtful  = time.Minute // for how long
+	maxDoubts = 4096        // rows
+)
+
+// reconsider looks at rows in doubt again, and returns those that are as they were. Where one has landed, the
+// sessions that it concerns keep their cursors, and get it when they come back. Where it was written since, they
+// have heard of that, but for those who lost the row.
+func (l *live) reconsider(ctx context.Context, doubts []doubt) (rest []doubt, err error) {
+	keys := make([]rowKey, len(doubts))
+	for i := range doubts {
+		keys[i] = doubts[i].item.key
+	}
+	now, err := l.server.reread(ctx, keys)
+	if err != nil {
+		return doubts, err
+	}
+	for _, d := range doubts {
+		rm := now[d.item.key]
+		landed := rm.Meta == d.item.meta && bytes.Equal(rm.Row, d.item.after)
+		if landed || !bytes.Equal(rm.Row, d.item.before) {
+			l.missed(item{key: d.item.key, before: d.item.before, after: rm.Row}, landed)
+		} else if time.Now().Before(d.until) {
+			rest = append(rest, d)
+		}
+	}
+	return rest, nil
+}
+
+// missed has the sessions keep their cursors that were not told of the change: all, or those who lost the row.
+func (l *live) missed(it item, all bool) {
+	items := []item{it}
+	t := l.address(items)
+	if t == nil {
+		return
+	}
+	for _, h := range t.touched {
+		if all || !slices.Contains(items[0].is, h.scope.number) {
+			for _, s := range h.sessions {
+				s.missing.Store(true)
+			}
+		}
+	}
+}
 
 // fate tells by the row as it now is, and by what was written after it, what became of an item.
 func (l *live) fate(g *publication, it *item, now tidemark.RowMeta) fate {
@@ -93,7 +150,7 @@ func (l *live) fate(g *publication, it *item, now tidemark.RowMeta) fate {
 	case now.Meta == it.meta && bytes.Equal(now.Row, it.after):
 		return committed
 	case bytes.Equal(now.Row, it.before), bytes.Equal(it.before, it.after):
-		return rolledBack // or what came after it tells everything
+		return asBefore // or what came after it tells everything
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -53,3 +53,13 @@ func (s *Server) Publications() int {
 	defer s.live.mu.Unlock()
 	return len(s.live.rows) + len(s.live.txs) + s.live.young + s.live.old + int(s.live.queued.Load())
 }
+
+// Doubts returns how many rows are in doubt.
+func (s *Server) Doubts() int {
+	s.live.cursor.mu.Lock()
+	defer s.live.cursor.mu.Unlock()
+	return len(s.live.cursor.doubts)
+}
+
+// ArmCursor has a cursor told.
+func (s *Server) ArmCursor() { s.live.cursor.arm() }
