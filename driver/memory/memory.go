@@ -193,7 +193,15 @@ func (d *Driver) usable(ctx context.Context) error {
 	if d.closed {
 		return tidemark.ErrClosed
 	}
-	return ctx.Err()
+	return over(ctx)
+}
+
+// over returns why ctx has ended, nil while it has not.
+func over(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return tidemark.Wrap(ctx.Err(), tidemark.CodeUnavailable, "the call was given up")
 }
 
 func (d *Driver) table(ctx context.Context, p *tidemark.Predicate) (*table, error) {

@@ -149,7 +149,7 @@ func TestDoneContextAndClose(t *testing.T) {
 	d := setup(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := d.Find(ctx, all(t, d, 0), 0); !errors.Is(err, context.Canceled) {
+	if _, err := d.Find(ctx, all(t, d, 0), 0); !errors.Is(err, context.Canceled) || tidemark.CodeOf(err) != tidemark.CodeUnavailable {
 		t.Errorf("got %v", err)
 	}
 	_ = d.Close()

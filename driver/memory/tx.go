@@ -156,7 +156,7 @@ func (d *Driver) take(ctx context.Context) error {
 	case d.writing <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return over(ctx)
 	}
 }
 
