@@ -12,7 +12,7 @@ import (
 // commit, when writes follow one another without a pause, is little.
 
 // worthMoving is how many pages the log should have to be moved.
-const worthMoving = 1500
+const worthMoving = 4000
 
 // growth is how much the log has grown, about, since it was last moved.
 type growth struct {
