@@ -62,7 +62,8 @@ func TestWhatIsToldAgainIsNotMissed(t *testing.T) {
 				first.Cursor, first.After = "c2", "m"
 				b.nextPull("c1", "").give(first)
 				b.nextPull("c1", "m")
-				b.reconnect() // the pass goes on
+				synctest.Wait() // until the page is stored
+				b.reconnect()   // the pass goes on
 				b.nextPull("c1", "m").page("c3", "")
 				b.nextPull("c2", "").page("c3", "")
 				b.state(client.Synced)
