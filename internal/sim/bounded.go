@@ -78,7 +78,13 @@ func (w *world) bounded(ctx context.Context) error {
 		}
 	}
 	for _, d := range w.devices {
-		if n, err := d.tombstones(ctx); n > leeway || err != nil {
+		n, err := d.tombstones(ctx)
+		if n > leeway && err == nil { // what it was told just now, behind a cursor that was old: not again
+			if d.halt(); w.heal(ctx) == nil {
+				n, err = d.tombstones(ctx)
+			}
+		}
+		if n > leeway || err != nil {
 			return fmt.Errorf("%s keeps %d tombstones after it has begun anew %w", d.name, n, orNone(err))
 		}
 	}
