@@ -60,7 +60,12 @@ type Pull struct {
 	Limit, Bytes int
 	// Count asks for the number of rows that Scope selects.
 	Count bool
+	// Befores asks for Page.Befores.
+	Befores bool
 }
+
+// MaxBefores is how many versions of a row Page.Befores has at least, if there were so many.
+const MaxBefores = 16
 
 // Page is a part of what changed in a scope, each row once, as it now is.
 type Page struct {
@@ -70,6 +75,10 @@ type Page struct {
 	// Gone are rows that the scope selected at some time since From and no longer does: with
 	// the row as it now is, or none and a tombstone.
 	Gone []RowMeta
+	// Befores has, where Pull.Befores asked for it, by uid the versions of the page's rows, of Rows and Gone
+	// alike, that the scope selected, from the one at From on, without those that are now: in their order the first
+	// MaxBefores, or more. A row that the scope has not selected before is not in it.
+	Befores map[string][]Row
 	// Last is the uid of the last row that was looked at: where the next page begins.
 	// More says that there is one.
 	Last string

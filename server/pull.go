@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/tidemark-sync/tidemark"
 )
@@ -96,6 +97,8 @@ type pass struct {
 	after string          // the uid that it has come to
 	bytes int             // about how long the page may be
 	rows  int             // how many rows it may have
+
+	befores bool // it is asked how rows were
 }
 
 // refusal is an error of a hook, which decides what a client may read.
@@ -107,6 +110,7 @@ func (r *refusal) Unwrap() error { return r.err }
 // page reads a page of a scope for a session. An error of a hook is a *refusal.
 func (s *Server) page(r *reading, session *Session, sc *scope, at pass) (*tidemark.ScopePage, error) {
 	at.rows = sc.room()
+	at.befores = r.setup.filters() && !at.from.IsZero()
 	page, err := s.read(r.ctx, sc.where, at)
 	if err != nil {
 		return nil, err
@@ -118,11 +122,12 @@ func (s *Server) page(r *reading, session *Session, sc *scope, at pass) (*tidema
 	}
 	others := s.live.scopes.others(session, sc)
 	rows := page.Rows
+	var gone []tidemark.RowMeta
 	for _, rm := range page.Gone {
 		if selected(rm.Row, others) { // it is still the client's, by another scope
 			rows = append(rows, rm)
-		} else if d, ok := departure(rm); ok {
-			out.Gone = append(out.Gone, d)
+		} else {
+			gone = append(gone, rm)
 		}
 	}
 	left, err := r.after(rows)
@@ -131,17 +136,36 @@ func (s *Server) page(r *reading, session *Session, sc *scope, at pass) (*tidema
 	}
 	if left == nil {
 		out.Rows = rows
-		return out, nil
+	} else if gone, err = r.keep(out, rows, left, gone, page.Befores); err != nil {
+		return nil, &refusal{err}
 	}
-	for _, rm := range rows {
-		uid := rm.Row.UID()
-		if row := left[uid]; len(row) > 0 {
-			out.Rows = append(out.Rows, tidemark.RowMeta{Row: row, Meta: rm.Meta})
-		} else if d, ok := departure(rm); ok && !at.from.IsZero() { // the client may have it
+	for _, rm := range gone {
+		if d, ok := departure(rm); ok {
 			out.Gone = append(out.Gone, d)
 		}
 	}
 	return out, nil
+}
+
+// keep puts those of the rows on the page that hooks have left, as they left them. The others, and those that
+// are gone, it returns as far as the session may have seen them: as in live delivery, of a row of which the
+// hooks leave no version since the cursor it is told nothing.
+func (r *reading) keep(out *tidemark.ScopePage, rows []tidemark.RowMeta, left map[string]tidemark.Row, gone []tidemark.RowMeta, befores map[string][]tidemark.Row) ([]tidemark.RowMeta, error) {
+	for _, rm := range rows {
+		if row := left[rm.Row.UID()]; len(row) > 0 {
+			out.Rows = append(out.Rows, tidemark.RowMeta{Row: row, Meta: rm.Meta})
+		} else {
+			gone = append(gone, rm)
+		}
+	}
+	var were []tidemark.RowMeta
+	for _, rm := range gone {
+		for _, row := range befores[uidOf(rm)] {
+			were = append(were, tidemark.RowMeta{Row: row})
+		}
+	}
+	seen, err := r.filtered(were)
+	return slices.DeleteFunc(gone, func(rm tidemark.RowMeta) bool { return len(seen[uidOf(rm)]) == 0 }), err
 }
 
 func selected(row tidemark.Row, wheres []*tidemark.Predicate) bool {
@@ -155,11 +179,15 @@ func selected(row tidemark.Row, wheres []*tidemark.Predicate) bool {
 
 // departure tells of a row that left the client's scopes.
 func departure(rm tidemark.RowMeta) (tidemark.Departure, bool) {
-	d := tidemark.Departure{UID: rm.Meta.UID, At: rm.Meta.T(), Deleted: len(rm.Row) == 0}
-	if d.UID == "" {
-		d.UID = rm.Row.UID()
-	}
+	d := tidemark.Departure{UID: uidOf(rm), At: rm.Meta.T(), Deleted: len(rm.Row) == 0}
 	return d, d.UID != ""
+}
+
+func uidOf(rm tidemark.RowMeta) string {
+	if rm.Meta.UID != "" {
+		return rm.Meta.UID
+	}
+	return rm.Row.UID()
 }
 
 // lengthOf is about how long a page is on the wire.
@@ -175,7 +203,7 @@ func lengthOf(p *tidemark.ScopePage) int {
 // read reads a page. Rows that have no metadata, since another program inserted them, are given some
 // first, and everybody hears of that; then the page is read again.
 func (s *Server) read(ctx context.Context, where *tidemark.Predicate, at pass) (*tidemark.Page, error) {
-	q := tidemark.Pull{Scope: where, From: at.from, After: at.after, Limit: at.rows, Bytes: at.bytes,
+	q := tidemark.Pull{Scope: where, From: at.from, After: at.after, Limit: at.rows, Bytes: at.bytes, Befores: at.befores,
 		Count: at.from.IsZero() && at.after == ""}
 	const attempts = 3 // others may go on inserting
 	for i := 1; ; i++ {

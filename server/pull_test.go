@@ -306,6 +306,69 @@ func TestHooksKeepRowsOfPagesBack(t *testing.T) {
 	equal(t, pageText(c.pull(tidemark.PullRequest{Scope: a.Scope, Cursor: a.Page.Cursor})), `b "open"; left c`)
 }
 
+// Of a row that hooks have hidden from a session all the time a catch-up tells nothing, whatever became of it:
+// not its uid, and not that something changed.
+func TestCatchUpDoesNotMentionHiddenRows(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.server.Service("post").After(func(_ context.Context, c *server.Call) error {
+		if rows, ok := c.Result.([]tidemark.Row); ok {
+			c.Result = slices.DeleteFunc(rows, func(r tidemark.Row) bool { return titleOf(r) == `"secret"` })
+		}
+		return nil
+	}, "findMany")
+	for _, uid := range []string{"canary changed", "canary deleted", "canary moved", "canary moved to the other", "canary opened and closed elsewhere"} {
+		b.put(uid, "secret", "me")
+	}
+	for _, uid := range []string{"hidden", "hidden and deleted", "deleted", "moved", "hidden in the other"} {
+		b.put(uid, "0", "me")
+	}
+	c := b.dial()
+	mine, old := c.open(wanted("post", `{"owner":"me"}`), wanted("post", `{"likes":5}`)).Scopes, c
+	change := func(uid string, data map[string]any, seconds int) {
+		b.call("updateWithMeta", uid, data, stamp(seconds))
+	}
+	change("canary changed", map[string]any{"likes": 1}, 1)
+	b.call("deleteWithMeta", "canary deleted", stamp(1))
+	change("canary moved", map[string]any{"owner": "you"}, 1)
+	change("canary moved to the other", map[string]any{"owner": "you", "likes": 5}, 1)
+	change("canary opened and closed elsewhere", map[string]any{"owner": "you"}, 1)
+	change("canary opened and closed elsewhere", map[string]any{"title": "0"}, 2)
+	change("canary opened and closed elsewhere", map[string]any{"owner": "me", "title": "secret"}, 3)
+	b.call("createWithMeta", "canary created", map[string]any{"title": "secret", "owner": "me"}, stamp(1))
+	change("hidden", map[string]any{"title": "secret"}, 1)
+	change("hidden and deleted", map[string]any{"title": "secret"}, 1)
+	b.call("deleteWithMeta", "hidden and deleted", stamp(2))
+	b.call("deleteWithMeta", "deleted", stamp(1))
+	change("moved", map[string]any{"owner": "you"}, 1)
+	change("hidden in the other", map[string]any{"owner": "you", "likes": 5, "title": "secret"}, 1)
+	b.call("createWithMeta", "was open", map[string]any{"title": "0", "owner": "me"}, stamp(1))
+	change("was open", map[string]any{"title": "secret"}, 2)
+
+	var requests []tidemark.ScopeRequest
+	for i, where := range []string{`{"owner":"me"}`, `{"likes":5}`} {
+		s := wanted("post", where)
+		s.Cursor, s.Tag = mine[i].Page.Cursor, mine[i].Tag
+		requests = append(requests, s)
+	}
+	c = b.dial()
+	pages := c.open(requests...).Scopes
+	told := strings.Split(pageText(pages[0].Page), "; ")
+	slices.Sort(told)
+	equalList(t, told, []string{"deleted deleted", "deleted hidden and deleted", "left hidden", "left hidden in the other", "left moved", "left was open"})
+	equal(t, pageText(pages[1].Page), "")
+	for _, c := range []*client{old, c} { // live, and by the catch-up
+		c.mark()
+		c.mu.Lock()
+		for _, m := range c.got {
+			if text := fmt.Sprintf("%s", m.Args); strings.Contains(text, "canary") {
+				t.Errorf("told: %s", text)
+			}
+		}
+		c.mu.Unlock()
+	}
+}
+
 // counted is a driver that counts what it is asked.
 type counted struct {
 	*memory.Driver

@@ -88,6 +88,13 @@ func (svc *Service) Before(h Hook, methods ...string) {
 // given. It may replace Call.Result, which changes the answer, and Call.Event, which changes
 // what is published; what it changes inside the result changes both. It panics for a
 // method that the service lacks.
+//
+// After-hooks of findMany bind scopes too: rows that they remove are not told, nor that something
+// became of them. They should decide by the row and by what does not change during a session: when they
+// would decide otherwise about a row that has not changed, nobody asks them, and they are asked now about the
+// versions that the session was shown before. Two things do tell of what they hide: a
+// scope's total counts it, and the uid after which the next page begins may be a hidden row's. A before-hook that narrows
+// the where (see [Service.Before]) tells nothing at all, and reads less.
 func (svc *Service) After(h Hook, methods ...string) {
 	svc.change(methods, func(s *setup) {
 		if len(methods) == 0 {

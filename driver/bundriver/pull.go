@@ -2,6 +2,7 @@ package bundriver
 
 import (
 	"context"
+	"slices"
 	"strconv"
 
 	"github.com/tidemark-sync/tidemark"
@@ -166,8 +167,17 @@ func (p *pager) since(t *tx, cl *clause) string {
 	return d.table("log") + " l WHERE " + pos.column + " >= " + pos.bound(d, len(cl.args)) + " AND l.model = " + cl.bind(p.m.name)
 }
 
-// left returns those of the uids whose rows the scope selected at some time since the cursor.
-func (p *pager) left(ctx context.Context, t *tx, uids []string) (gone []string, err error) {
+// left returns those of the uids whose rows the scope selected at some time since the cursor. On the way it
+// notes the page's Befores.
+func (p *pager) left(ctx context.Context, t *tx, others []string) (gone []string, err error) {
+	uids := others
+	if p.q.Befores {
+		p.page.Befores = make(map[string][]tidemark.Row)
+		uids = slices.Clip(others)
+		for i := range p.page.Rows {
+			uids = append(uids, p.page.Rows[i].Row.UID())
+		}
+	}
 	if len(uids) == 0 {
 		return nil, nil
 	}
@@ -176,17 +186,29 @@ func (p *pager) left(ctx context.Context, t *tx, uids []string) (gone []string, 
 	since := p.since(t, cl)
 	among, list := d.among("l.uid", len(cl.args)+1, uids)
 	matched := make(map[string]bool)
+	enough, order := func(uid string) bool { return matched[uid] }, ""
+	if p.q.Befores {
+		enough = func(uid string) bool { return len(p.page.Befores[uid]) >= tidemark.MaxBefores }
+		order = " ORDER BY " + d.positions().order
+	}
 	rd := newReader(nil, 2)
 	err = t.do(ctx, request{
-		statement: "SELECT l.uid, l.before FROM " + since + " AND " + among + " AND l.before IS NOT NULL", args: append(cl.args, list), reads: rd,
+		statement: "SELECT l.uid, l.before FROM " + since + " AND " + among + " AND l.before IS NOT NULL" + order, args: append(cl.args, list), reads: rd,
 		each: func() error {
-			if uid := rd.text(0); !matched[uid] && p.q.Scope.Match(tidemark.Row(rd.text(1))) {
+			uid := rd.text(0)
+			if enough(uid) {
+				return nil
+			}
+			if row := tidemark.Row(rd.text(1)); p.q.Scope.Match(row) {
 				matched[uid] = true
+				if p.q.Befores {
+					p.page.Befores[uid] = append(p.page.Befores[uid], row)
+				}
 			}
 			return nil
 		},
 	})
-	for _, uid := range uids {
+	for _, uid := range others {
 		if matched[uid] {
 			gone = append(gone, uid)
 		}

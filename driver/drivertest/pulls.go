@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -289,6 +290,63 @@ var pulls = []check{
 		p := h.since(t, c, "note", tidemark.Where{"n": 1})
 		wantUIDs(t, "gone", p.Gone)
 		wantUIDs(t, "rows", p.Rows)
+	}},
+	{"versions before", "Befores has of each row of the page the first versions since the cursor that the scope selected, at least MaxBefores, and not the one that is", func(t *testing.T, h Harness) {
+		h.log(t)
+		h.Put(t, "note", h.full(t, "note", "adopted", tidemark.Row(`{"n":1}`)), tidemark.Meta{})
+		for _, uid := range []string{"changed", "moved", "deleted", "often", "untouched"} {
+			h.write(t, h.mutation(t, tidemark.Create, "note", uid, `{"n":1,"text":"0"}`, 10))
+		}
+		h.write(t, h.mutation(t, tidemark.Create, "note", "came", `{"n":2,"text":"0"}`, 10))
+		c := h.settled(t)
+		h.write(t, h.mutation(t, tidemark.Adopt, "note", "adopted", "", 20), h.mutation(t, tidemark.Create, "note", "created", `{"n":1,"text":"a"}`, 20),
+			h.mutation(t, tidemark.Update, "note", "changed", `{"text":"a"}`, 20), h.mutation(t, tidemark.Update, "note", "moved", `{"text":"a"}`, 20),
+			h.mutation(t, tidemark.Update, "note", "came", `{"n":1}`, 20), h.mutation(t, tidemark.Create, "note", "came and went", `{"n":1,"text":"a"}`, 20))
+		h.write(t, h.mutation(t, tidemark.Update, "note", "changed", `{"text":"b"}`, 30), h.mutation(t, tidemark.Update, "note", "moved", `{"n":2}`, 30),
+			h.mutation(t, tidemark.Delete, "note", "deleted", "", 30), h.mutation(t, tidemark.Update, "note", "came and went", `{"n":2}`, 30))
+		h.write(t, h.mutation(t, tidemark.Update, "note", "moved", `{"text":"c"}`, 40))
+		for i := range 3 * tidemark.MaxBefores {
+			h.write(t, h.mutation(t, tidemark.Update, "note", "often", fmt.Sprintf(`{"text":"%d"}`, i+1), tidemark.Stamp(20+i)))
+		}
+		want := map[string]string{"changed": `"0" "a"`, "moved": `"0" "a"`, "deleted": `"0"`, "came and went": `"a"`}
+		q := tidemark.Pull{Scope: h.compile(t, "note", tidemark.Where{"n": 1}), From: c, Limit: 3, Bytes: generous, Befores: true}
+		for more := true; more; {
+			p := h.pull(t, q)
+			var uids []string
+			for _, rm := range slices.Concat(p.Rows, p.Gone) {
+				uid := uidOf(rm)
+				uids = append(uids, uid)
+				var texts []string
+				for _, row := range p.Befores[uid] {
+					if row.UID() != uid {
+						t.Errorf("%s is among the versions of %s", show(row), uid)
+					}
+					texts = append(texts, string(row.Get("text")))
+				}
+				if uid == "often" {
+					for i, text := range texts {
+						if text != fmt.Sprintf(`"%d"`, i) {
+							t.Errorf("version %d of %s is %s", i, uid, text)
+						}
+					}
+					if len(texts) < tidemark.MaxBefores {
+						t.Errorf("%d versions of %s", len(texts), uid)
+					}
+				} else if got := strings.Join(texts, " "); got != want[uid] {
+					t.Errorf("of %s the versions %s, want %s", uid, got, want[uid])
+				}
+			}
+			for uid := range p.Befores {
+				if !slices.Contains(uids, uid) {
+					t.Errorf("versions of %s, which is not on the page %v", uid, uids)
+				}
+			}
+			q.After, more = p.Last, p.More
+		}
+		q.After, q.Befores = "", false
+		if p := h.pull(t, q); len(p.Befores) > 0 {
+			t.Errorf("versions of %d rows that nobody asked for", len(p.Befores))
+		}
 	}},
 	{"a page is of one moment", "a page shows a commit whole or not at all, and its horizon is of its moment", func(t *testing.T, h Harness) {
 		h.log(t)

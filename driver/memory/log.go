@@ -175,6 +175,22 @@ func (p *pager) changed(changes []change) {
 		if !p.add(list, uid) {
 			return
 		}
+		p.befores(uid, befores[uid])
+	}
+}
+
+// befores puts the first versions of a row that the scope selected on the page.
+func (p *pager) befores(uid string, versions []tidemark.Row) {
+	if !p.q.Befores {
+		return
+	}
+	if p.page.Befores == nil {
+		p.page.Befores = make(map[string][]tidemark.Row)
+	}
+	for _, row := range versions {
+		if len(p.page.Befores[uid]) < tidemark.MaxBefores && p.q.Scope.Match(row) {
+			p.page.Befores[uid] = append(p.page.Befores[uid], slices.Clone(row))
+		}
 	}
 }
 

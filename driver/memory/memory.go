@@ -112,7 +112,7 @@ func (d *Driver) Migrate(ctx context.Context) error {
 			switch {
 			case !known:
 				d.metas[uid] = entry{s.Name(), tidemark.Meta{UID: uid, CreatedAt: d.clock.Now()}}
-				d.made = append(d.made, change{model: s.Name(), uid: uid, before: t.rows[uid], unheard: true})
+				d.made = append(d.made, change{model: s.Name(), uid: uid, unheard: true})
 			case e.model == "" && !e.meta.Deleted():
 				e.model = s.Name()
 				d.metas[uid] = e

@@ -105,7 +105,11 @@ func (d *Driver) write(m *tidemark.Mutation) (tidemark.Outcome, error) {
 	o = tidemark.Outcome{Applied: dec.Applied, Row: slices.Clone(after), Meta: dec.Meta, Changed: dec.Changes(e.meta, present)}
 	if o.Changed {
 		o.Before = slices.Clone(before)
-		d.made = append(d.made, change{model: m.Model, uid: m.UID, before: before})
+		c := change{model: m.Model, uid: m.UID, before: before}
+		if m.Op == tidemark.Adopt { // nobody was told of it
+			c.before = nil
+		}
+		d.made = append(d.made, c)
 	}
 	if o.Applied && m.Op == tidemark.Delete {
 		o.Row = slices.Clone(before)
