@@ -19,6 +19,22 @@ type gates struct {
 	mu     sync.Mutex // protects what follows
 	before *gate
 	after  *gate
+	rows   int // that pages have brought so far
+	most   int // on one of them
+}
+
+// told returns how many rows the pages had that were sent.
+func (g *gates) told() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.rows
+}
+
+// page returns how many the largest had.
+func (g *gates) page() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.most
 }
 
 // gate holds one read.
@@ -88,6 +104,10 @@ func (g gated) Pull(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error
 	g.gates.pass(ctx, &g.gates.before)
 	page, err := g.Driver.Pull(ctx, q)
 	if err == nil {
+		g.gates.mu.Lock()
+		g.gates.rows += len(page.Rows)
+		g.gates.most = max(g.gates.most, len(page.Rows))
+		g.gates.mu.Unlock()
 		g.gates.pass(ctx, &g.gates.after, page.Rows, page.Gone)
 	}
 	return page, err

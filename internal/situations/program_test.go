@@ -74,6 +74,14 @@ func (d *device) open() {
 // boot opens the client, and declares nothing.
 func (d *device) boot() {
 	d.t.Helper()
+	d.openFile()
+	var err error
+	d.client, err = client.Open(d.t.Context(), d.store, d.line, &d.opts)
+	d.must(err)
+}
+
+func (d *device) openFile() {
+	d.t.Helper()
 	var err error
 	d.db, err = sql.Open("sqlite3", d.dsn)
 	d.must(err)
@@ -81,8 +89,6 @@ func (d *device) boot() {
 		d.db.SetMaxOpenConns(1)
 	}
 	d.store, err = sqlite.Open(d.t.Context(), d.db, &sqlite.Options{AllowNormal: true})
-	d.must(err)
-	d.client, err = client.Open(d.t.Context(), d.store, d.line, &d.opts)
 	d.must(err)
 }
 
