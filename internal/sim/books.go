@@ -23,6 +23,7 @@ type books struct {
 	newest  map[string]tidemark.Stamp // by uid, that of the last write that was applied
 	deleted map[string]bool           // by uid: it was deleted at some time
 	units   [][2]string               // tokens of writes that are applied or rejected together
+	undone  map[string]bool           // tokens of decisions that were lost when the server's database was put back
 	broken  error                     // the first promise that was seen broken
 
 	// repeats are the devices of which a write may be applied twice: their clock was so far ahead
@@ -38,15 +39,15 @@ type written struct {
 }
 
 func newBooks() *books {
-	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, newest: map[string]tidemark.Stamp{}, repeats: map[string]bool{}, deleted: map[string]bool{}}
+	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, newest: map[string]tidemark.Stamp{}, repeats: map[string]bool{}, deleted: map[string]bool{}, undone: map[string]bool{}}
 }
 
 // versionOf returns the how manieth applied write of its row the token stands for, 0 for none, and
-// where that may change: when a device may repeat it.
+// where that may change: when a device may repeat it, or the server has lost it.
 func (b *books) versionOf(token string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.repeats[deviceOf(token)] {
+	if b.repeats[deviceOf(token)] || b.undone[token] {
 		return 0
 	}
 	return b.version[token]

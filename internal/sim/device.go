@@ -38,7 +38,7 @@ type device struct {
 	name       string
 	rng        *rand.Rand    // of the scheduler
 	dice       *rand.Rand    // of the client's engine
-	old        bool          // it speaks the guide's protocol only
+	old        bool          // it speaks the guide's protocol only; such devices bring back what a server lost
 	offset     time.Duration // of its clock
 	scopes     []tidemark.Where
 	db         *sql.DB
@@ -60,7 +60,7 @@ type device struct {
 }
 
 func newDevice(w *world, n int) (*device, error) {
-	d := &device{w: w, name: fmt.Sprintf("d%d", n), rng: rand.New(rand.NewPCG(w.seed, uint64(n)+1)), dice: rand.New(rand.NewPCG(w.seed, uint64(n)+1000)), shown: map[string]int{}, old: n%3 == 2}
+	d := &device{w: w, name: fmt.Sprintf("d%d", n), rng: rand.New(rand.NewPCG(w.seed, uint64(n)+1)), dice: rand.New(rand.NewPCG(w.seed, uint64(n)+1000)), shown: map[string]int{}, old: n%3 == 2 && (!w.restores() || w.seed%8 == 1)}
 	var err error
 	if d.db, err = sql.Open("sqlite3", sqlite.DSN(":memory:")); err != nil {
 		return nil, err

@@ -2,15 +2,12 @@ package sim
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"net"
 	"net/http"
 	"time"
 
-	_ "github.com/mattn/go-sqlite3" // the driver "sqlite3"
 	"github.com/uptrace/bun"
-	"github.com/uptrace/bun/dialect/sqlitedialect"
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/driver/bundriver"
@@ -37,6 +34,8 @@ type Item struct {
 	Canary string `bun:"canary,type:text"` // tells of which list the row was when it was written
 }
 
+func models() []any { return []any{(*List)(nil), (*Item)(nil)} }
+
 var createTables = []string{
 	`CREATE TABLE list (uid TEXT PRIMARY KEY, note TEXT NOT NULL)`,
 	`CREATE TABLE item (uid TEXT PRIMARY KEY, list_id TEXT NOT NULL REFERENCES list (uid), note TEXT NOT NULL, score BIGINT CHECK (score >= 0), canary TEXT)`,
@@ -48,7 +47,8 @@ type host struct {
 	db     *bun.DB
 	driver *bundriver.Driver
 	up     *process
-	wants  bool // the scheduler should crash it
+	backup *backup // nil for none
+	wants  bool    // the scheduler should crash it
 }
 
 // process is one run of the server.
@@ -62,18 +62,17 @@ type process struct {
 }
 
 func newHost(ctx context.Context, w *world) (*host, error) {
-	handle, err := sql.Open("sqlite3", "file::memory:?_foreign_keys=1&_busy_timeout=5000")
+	db, err := openDatabase()
 	if err != nil {
 		return nil, err
 	}
-	handle.SetMaxOpenConns(1)
-	h := &host{w: w, db: bun.NewDB(handle, sqlitedialect.New())}
+	h := &host{w: w, db: db}
 	for _, statement := range createTables {
-		if _, err := handle.ExecContext(ctx, statement); err != nil {
+		if _, err := db.DB.ExecContext(ctx, statement); err != nil {
 			return nil, err
 		}
 	}
-	if h.driver, err = bundriver.New(ctx, h.db, []any{(*List)(nil), (*Item)(nil)}, nil); err != nil {
+	if h.driver, err = bundriver.New(ctx, h.db, models(), nil); err != nil {
 		return nil, err
 	}
 	return h, h.driver.Migrate(ctx)
@@ -157,6 +156,7 @@ func (h *host) stop(crash bool) {
 
 func (h *host) close() {
 	h.stop(false)
+	h.forget()
 	_ = h.driver.Close()
 	_ = h.db.Close()
 }

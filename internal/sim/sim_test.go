@@ -11,6 +11,7 @@ import (
 var (
 	seeds    = flag.Int("seeds", 20, "how many seeds to run, from -from on")
 	from     = flag.Uint64("from", 1, "the first seed")
+	by       = flag.Uint64("by", 1, "how far it is from one seed to the next: with 4, from 1 on, the server's database is put back in all")
 	seed     = flag.Uint64("seed", 0, "run this seed only, and print its last steps")
 	twice    = flag.Uint64("twice", 20, "run each seed twice that this number divides")
 	failfast = flag.Bool("stop", false, "stop at the first seed that fails")
@@ -27,7 +28,7 @@ func TestPromisesHold(t *testing.T) {
 	var total sim.Counters
 	pairs, differ := 0, 0
 	for i := range n {
-		s := first + uint64(i)
+		s := first + uint64(i)**by
 		cfg := sim.Config{Devices: 2 + int(s%4), Steps: *steps}
 		r := sim.Run(t, s, cfg)
 		total.Add(r.Counters)

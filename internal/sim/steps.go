@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
@@ -68,12 +69,15 @@ func (w *world) step(ctx context.Context) {
 			return
 		}
 	}
-	total := 0
-	for _, s := range stimuli {
+	list, total := stimuli, 0
+	if w.restores() {
+		list = slices.Concat(stimuli, restoring)
+	}
+	for _, s := range list {
 		total += s.weight
 	}
 	k := w.rng.IntN(total)
-	for _, s := range stimuli {
+	for _, s := range list {
 		if k -= s.weight; k < 0 {
 			w.note("%s: %s", s.name, s.do(w, ctx))
 			return
@@ -257,7 +261,7 @@ func (w *world) clock(context.Context) string {
 	d := w.device()
 	offsets := []time.Duration{0, 3 * time.Millisecond, -2 * time.Second, 30 * time.Second, 10 * time.Minute, -time.Hour, 24 * time.Hour}
 	d.offset = offsets[w.rng.IntN(len(offsets))]
-	if (d.old || w.purges()) && d.offset > 0 {
+	if (d.old || w.purges() || w.restores()) && d.offset > 0 {
 		w.books.mayRepeat(d.name)
 	}
 	return fmt.Sprint(d.name, " ", d.offset)

@@ -36,6 +36,7 @@ type Config struct {
 // Counters are what happened in a run.
 type Counters struct {
 	Steps, Packets, Writes, Cuts, DeviceCrashes, ServerCrashes, Faults int
+	Restores, Undone                                                   int           // of the server's database, and decisions that were lost
 	Pages, Changes, Verdicts, Events                                   int           // packets that have some
 	Healing                                                            time.Duration // virtual time until all was well
 }
@@ -49,6 +50,8 @@ func (c *Counters) Add(o Counters) {
 	c.DeviceCrashes += o.DeviceCrashes
 	c.ServerCrashes += o.ServerCrashes
 	c.Faults += o.Faults
+	c.Restores += o.Restores
+	c.Undone += o.Undone
 	c.Pages += o.Pages
 	c.Changes += o.Changes
 	c.Verdicts += o.Verdicts
