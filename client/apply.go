@@ -11,7 +11,7 @@ import (
 // wanted says that a live row belongs on this device though nothing is held of
 // it yet. It reports whether the record has changed.
 func take(r *tidemark.Record, t tidemark.RowMeta, wanted bool) bool {
-	if r.Meta.UID != "" && r.Meta.T() > t.Meta.T() {
+	if r.Meta.UID != "" && r.Meta.T() > t.Meta.T() && (r.Meta.CreatedAt != untold || len(t.Row) == 0) {
 		return false
 	}
 	held := r.Base != nil || r.Pending > 0

@@ -1,6 +1,8 @@
 package client_test
 
 import (
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,6 +127,55 @@ func TestRowThatLeftInANewerVersionThanAllWritesIsHidden(t *testing.T) {
 	run(t, func(t *testing.T, b *bench) {
 		_, m := departed(b, func(*bench) {})
 		b.tell(gone("a", m.Stamp+1, false))
+		b.shows("a", "")
+	})
+}
+
+// A server that was put back no longer has a row of which a write is pending. Where somebody makes it again, in an older
+// version than it had, that is the row.
+func TestRowThatTheServerLostAndHasAgain(t *testing.T) {
+	for _, at := range []struct{ pending, deleted bool }{{true, false}, {false, false}, {true, true}, {false, true}} {
+		t.Run(fmt.Sprintf("%+v", at), func(t *testing.T) {
+			run(t, func(t *testing.T, b *bench) {
+				again := scored("a", "again", T0)
+				b.followed(scored("a", "newer", T1))
+				var push atomic.Pointer[call]
+				b.script.on(tidemark.MethodPush, func(c *call) { push.Store(c) })
+				b.update("a", "mine")
+				if at.deleted { // which the server has lost too
+					b.tell(gone("a", T2, true))
+				}
+				b.reconnect()
+				b.nextPull("c1", "").fail(tidemark.CodeCursorTooOld)
+				b.nextPull("", "").page("c2", "")
+				synctest.Wait()
+				if at.pending {
+					b.tell(came(again, 7))
+					b.shows("a", wholeMine)
+				}
+				push.Load().verdict(1, tidemark.Outcome{Err: tidemark.NewError("no", "no")})
+				if rs, err := b.client.Rejections(t.Context()); err != nil || len(rs) != 1 || rs[0].Meta.CreatedAt < 0 {
+					t.Errorf("the rejections are %+v, %v", rs, err)
+				}
+				if !at.pending {
+					b.tell(came(again, 7))
+				}
+				b.shows("a", string(again.Row))
+			})
+		})
+	}
+}
+
+// What the device had written of a row before the server lost it, and had lost by itself, does not come to light.
+func TestWriteThatHadLostBeforeTheServerLostItsRowStaysHidden(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		_, m := departed(b, func(*bench) {})
+		b.tell(came(scored("a", "newer", m.Stamp+1), 7))
+		b.shows("a", `{"uid":"a","label":"newer","score":5}`)
+		b.reconnect()
+		b.nextPull("c1", "").fail(tidemark.CodeCursorTooOld)
+		b.nextPull("", "").page("c2", "")
+		synctest.Wait()
 		b.shows("a", "")
 	})
 }

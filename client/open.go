@@ -161,6 +161,9 @@ func (s *session) prepare(ctx context.Context, subs []*subscription) error {
 			sub.blank = nil
 			if !first[sub.id.model] { // one pass only: another may tell the same rows
 				first[sub.id.model] = true
+				if err := w.distrust(sub.id.model); err != nil {
+					return err
+				}
 				if sub.blank, err = s.blankIn(w, sub, saved); err != nil {
 					return err
 				}

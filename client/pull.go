@@ -372,12 +372,54 @@ func (w *work) dropUnseen(p *tidemark.Predicate, number int64) error {
 // forget drops the server's state of a row, as where it left. Where writes are pending a tombstone remembers
 // how new it was: those that were older than it, and so not shown, must not come to light now.
 func forget(r *tidemark.Record) {
-	if r.Pending > 0 {
-		r.Meta = tidemark.Departure{UID: r.UID, At: r.Meta.T()}.Meta()
-		return
+	switch {
+	case r.Pending == 0:
+		r.Base, r.Meta = nil, tidemark.Meta{}
+	case !r.Meta.Deleted():
+		r.Meta = tidemark.Meta{UID: r.UID, CreatedAt: untold, DeletedAt: max(r.Meta.T(), 1)}
 	}
-	r.Base, r.Meta = nil, tidemark.Meta{}
 }
+
+// distrust has the tombstones of rows with pending writes give way to any word that the server has the row: a pass from
+// the beginning does not repeat what is gone, and the server may have lost that it is.
+func (w *work) distrust(model string) error {
+	const most = 1000
+	for after, n := int64(0), most; n == most && w.c.pending.Load() > 0; {
+		ms, err := w.tx.Outbox(after, most)
+		if err != nil {
+			return err
+		}
+		var uids []string
+		for i := range ms {
+			if after = ms[i].N; ms[i].Model == model {
+				uids = append(uids, ms[i].UID)
+			}
+		}
+		n = len(ms)
+		slices.Sort(uids)
+		recs, err := w.tx.Records(model, slices.Compact(uids))
+		if err != nil {
+			return err
+		}
+		gone := recs[:0]
+		for _, r := range recs {
+			if r.Meta.Deleted() {
+				r.Meta = tidemark.Meta{UID: r.UID, CreatedAt: untold, DeletedAt: r.Meta.DeletedAt}
+				gone = append(gone, r)
+			}
+		}
+		if len(gone) > 0 {
+			if err := w.store(model, gone); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// untold is when a row was created that the server did not say is gone: it only no longer tells of it, and may have lost
+// it. Such a tombstone is no word of the server's, and gives way to any that it has the row, however old.
+const untold = -1
 
 // stored goes on after a page is durable.
 func (s *session) stored(ctx context.Context, a *arrival) error {

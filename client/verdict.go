@@ -94,6 +94,9 @@ func known(r *tidemark.Record) tidemark.RowMeta {
 	if r.Meta.Deleted() {
 		t.Row = nil
 	}
+	if t.Meta.CreatedAt == untold {
+		t.Meta.CreatedAt = 0
+	}
 	return t
 }
 

@@ -7,12 +7,12 @@ var databaseBugs = []bug{
 		edits: []edit{{"driver/bundriver/postgres.go", `		column: "l.xid", order: "l.xid, l.seq", backward: "l.xid DESC, l.seq DESC", kind: "xid8",
 		next: "pg_snapshot_xmin(pg_current_snapshot())",`, `		column: "l.seq", order: "l.seq", backward: "l.seq DESC", kind: "bigint",
 		next: "(SELECT coalesce(max(q.seq), 0) + 1 FROM " + p.table("log") + " q)",`}},
-		found: test{"driver/bundriver", "^TestTheFirstNumberCommitsLast$", false},
+		found: test{"driver/bundriver", "^TestTheFirstNumberCommitsLast$", 0},
 	},
 	{
 		name: "horizon-ignored", promise: "1", what: "PostgreSQL: a cursor is ahead of transactions that are still open",
 		edits: []edit{{"driver/bundriver/postgres.go", `next: "pg_snapshot_xmin(pg_current_snapshot())"`, `next: "pg_snapshot_xmax(pg_current_snapshot())"`}},
-		found: test{"driver/bundriver", "^TestCommitOrder$", false},
+		found: test{"driver/bundriver", "^TestCommitOrder$", 0},
 	},
 	{
 		name: "no-identity", promise: "3", what: "a batch that is sent again is made again",
@@ -21,7 +21,7 @@ var databaseBugs = []bug{
 	l.Receipts = l.Receipts[:min(int64(len(l.Receipts)), l.Highest-l.Confirmed)]
 	receipts := l.Receipts[:0:0]
 `}},
-		found: test{"driver/bundriver", "^TestDriver$/^sqlite$/^a_repetition", false},
+		found: test{"driver/bundriver", "^TestDriver$/^sqlite$/^a_repetition", 0},
 	},
 	{
 		name: "one-by-one", promise: "2", what: "the members of a unit are decided one by one",
@@ -41,7 +41,7 @@ var databaseBugs = []bug{
 `, `	p.witness.Ended(err == nil)
 	return nil
 `}},
-		found: test{"driver/bundriver", "^TestFailuresOfPushLeaveNothing$", false},
+		found: test{"driver/bundriver", "^TestFailuresOfPushLeaveNothing$", 0},
 	},
 	{
 		name: "told-before-commit", promise: "3", what: "the server hears that a push is committed before it is",
@@ -50,7 +50,7 @@ var databaseBugs = []bug{
 `, `	p.witness.Ended(true)
 	err := t.commit(ctx)
 `}},
-		found: test{"driver/bundriver", "^TestFailuresOfPushLeaveNothing$", false},
+		found: test{"driver/bundriver", "^TestFailuresOfPushLeaveNothing$", 0},
 	},
 	{
 		name: "verdict-apart", promise: "3", what: "the verdict is stored in a transaction of its own",

@@ -31,21 +31,29 @@ type edit struct{ file, old, new string }
 // test is what should find a bug.
 type test struct {
 	pkg, run string
-	seeded   bool // it takes -seeds, -from and -stop
+	by       int // it takes -seeds, -from, -by and -stop, and each seed that is so far from the last; 0 for a test that takes none
 }
 
-// simulator looks for a bug with one seed after the other.
-var simulator = test{"internal/sim", "^TestPromisesHold$", true}
+// simulator looks for a bug with one seed after the other; restores with those only in which the server's database is put back.
+var (
+	simulator = test{"internal/sim", "^TestPromisesHold$", 1}
+	restores  = test{"internal/sim", "^TestPromisesHold$", 4}
+)
 
-func (t test) String() string { return t.pkg + " " + plain.Replace(t.run) }
+func (t test) String() string {
+	if t.by > 1 {
+		return fmt.Sprintf("%s %s -by %d", t.pkg, plain.Replace(t.run), t.by)
+	}
+	return t.pkg + " " + plain.Replace(t.run)
+}
 
 var plain = strings.NewReplacer("^", "", "$", "", "(", "", ")", "", "|", ", ")
 
 // args are those of the test's i-th run: each begins with other seeds.
 func (t test) args(i int) []string {
 	args := []string{"-test.run=" + t.run, "-test.failfast"}
-	if t.seeded {
-		args = append(args, "-seeds=1000000", "-stop", "-from="+strconv.Itoa(1+100_000*i))
+	if t.by > 0 {
+		args = append(args, "-seeds=1000000", "-stop", "-by="+strconv.Itoa(t.by), "-from="+strconv.Itoa(1+100_000*i))
 	}
 	return args
 }
