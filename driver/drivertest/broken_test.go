@@ -3,9 +3,11 @@ package drivertest_test
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,6 +87,70 @@ func (b broken) Models() []*tidemark.Schema {
 	return b.models(b.Driver.Models())
 }
 
+// clause is a where as an object, for mistakes about it.
+type clause map[string]json.RawMessage
+
+// finds is a driver that finds by another clause.
+func finds(change func(clause)) func(d *memory.Driver, ctx context.Context, p *tidemark.Predicate, limit int) ([]tidemark.Row, error) {
+	return func(d *memory.Driver, ctx context.Context, p *tidemark.Predicate, limit int) ([]tidemark.Row, error) {
+		return d.Find(ctx, otherwise(p, change), limit)
+	}
+}
+
+// otherwise is p as change leaves it.
+func otherwise(p *tidemark.Predicate, change func(clause)) *tidemark.Predicate {
+	var c clause
+	if err := json.Unmarshal([]byte(p.Key()), &c); err != nil {
+		panic(err)
+	}
+	change(c)
+	raw, err := json.Marshal(c)
+	if err != nil {
+		panic(err)
+	}
+	if p, err = tidemark.ParseWhere(p.Schema(), raw); err != nil {
+		panic(err)
+	}
+	return p
+}
+
+func without(c clause) { delete(c, "$or") }
+
+func firstOnly(c clause) {
+	var list []json.RawMessage
+	if json.Unmarshal(c["$or"], &list) == nil && len(list) > 0 {
+		c["$or"], _ = json.Marshal(list[:1])
+	}
+}
+
+func alternativesOnly(c clause) {
+	for name := range c {
+		if name != "$or" && c["$or"] != nil {
+			delete(c, name)
+		}
+	}
+}
+
+func firstOfList(c clause) {
+	lists(c, func(values []json.RawMessage) []json.RawMessage { return values[:1] })
+}
+
+func notNull(c clause) {
+	lists(c, func(values []json.RawMessage) []json.RawMessage {
+		return slices.DeleteFunc(values, func(v json.RawMessage) bool { return string(v) == "null" })
+	})
+}
+
+// lists changes the lists of the clause's own members.
+func lists(c clause, change func([]json.RawMessage) []json.RawMessage) {
+	for name, value := range c {
+		var list struct{ In []json.RawMessage }
+		if json.Unmarshal(value, &list) == nil && len(list.In) > 0 {
+			c[name], _ = json.Marshal(map[string]any{"in": change(list.In)})
+		}
+	}
+}
+
 // mistakes are drivers that break a rule, with the checks that must find it.
 var mistakes = map[string]struct {
 	b    broken
@@ -135,7 +201,12 @@ var mistakes = map[string]struct {
 		}
 		return d.Find(ctx, all, limit)
 	}}, []string{"find", "where"}},
-	"a snapshot has no others": {broken{snapshot: func(s *tidemark.Snapshot) { s.Others = nil }}, []string{"snapshot", "delete_over_a_tombstone"}},
+	"alternatives are ignored":           {broken{find: finds(without)}, []string{"where", "lists_and_alternatives"}},
+	"the first alternative is the only":  {broken{find: finds(firstOnly)}, []string{"where", "lists_and_alternatives"}},
+	"members beside alternatives do not": {broken{find: finds(alternativesOnly)}, []string{"where", "lists_and_alternatives"}},
+	"a list is its first value":          {broken{find: finds(firstOfList)}, []string{"where", "lists_and_alternatives"}},
+	"null in a list is forgotten":        {broken{find: finds(notNull)}, []string{"where", "lists_and_alternatives"}},
+	"a snapshot has no others":           {broken{snapshot: func(s *tidemark.Snapshot) { s.Others = nil }}, []string{"snapshot", "delete_over_a_tombstone"}},
 	"a snapshot tells one twice": {broken{snapshot: func(s *tidemark.Snapshot) {
 		s.Others = append(s.Others, s.Selected...)
 	}}, []string{"snapshot"}},

@@ -55,10 +55,12 @@ var logMistakes = map[string]struct {
 			}
 		}
 	}), []string{"rows_that_were_never_there"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "pages"}},
-	"the limit of a page is ignored":  {asks(func(q *tidemark.Pull) { q.Limit = 1 << 20 }), []string{"pages", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
-	"the bytes of a page are ignored": {asks(func(q *tidemark.Pull) { q.Bytes = 1 << 20 }), []string{"pages_by_bytes"}, nil},
-	"the scope is ignored":            {asks(func(q *tidemark.Pull) { q.Scope = everything(q.Scope) }), []string{"pull_of_everything", "count", "rows_that_left", "rows_that_were_never_there", "catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "what_a_page_has_is_the_caller's"}, []string{"versions_before"}},
-	"Befores is not heeded":           {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Befores = nil }), []string{"versions_before"}, nil},
+	"the limit of a page is ignored":       {asks(func(q *tidemark.Pull) { q.Limit = 1 << 20 }), []string{"pages", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	"the bytes of a page are ignored":      {asks(func(q *tidemark.Pull) { q.Bytes = 1 << 20 }), []string{"pages_by_bytes"}, nil},
+	"the scope is ignored":                 {asks(func(q *tidemark.Pull) { q.Scope = everything(q.Scope) }), []string{"pull_of_everything", "count", "rows_that_left", "rows_that_were_never_there", "catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "what_a_page_has_is_the_caller's"}, []string{"versions_before", "lists_and_alternatives"}},
+	"alternatives of a scope are ignored":  {asks(func(q *tidemark.Pull) { q.Scope = otherwise(q.Scope, without) }), []string{"lists_and_alternatives"}, nil},
+	"a list of a scope is its first value": {asks(func(q *tidemark.Pull) { q.Scope = otherwise(q.Scope, firstOfList) }), []string{"lists_and_alternatives"}, nil},
+	"Befores is not heeded":                {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Befores = nil }), []string{"versions_before"}, nil},
 	"Befores has rows as they are": {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) {
 		for _, rm := range p.Rows {
 			if p.Befores != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +59,7 @@ var reads = []check{
 		}
 	}},
 	{"where", "a clause selects the rows that Predicate.Match selects", readWhere},
+	{"lists and alternatives", "a list selects rows with any of its values, null as any other; of alternatives one must hold, and all members besides; by whatever is read", readAlternatives},
 	{"an unknown model", "a predicate of a model that the driver lacks is unknown-model", func(t *testing.T, h Harness) {
 		p, err := tidemark.Where{}.Compile(schema("nowhere"))
 		if err != nil {
@@ -194,11 +196,25 @@ func readWhere(t *testing.T, h Harness) {
 		}
 		rows = append(rows, o.Row)
 	}
-	for range 1000 {
+	members := func() string {
 		name := names[rnd.IntN(len(names))]
 		clause := randomTerm(rnd, s, name, pick)
 		if second := names[rnd.IntN(len(names))]; second != name && rnd.IntN(3) == 0 {
 			clause += "," + randomTerm(rnd, s, second, pick)
+		}
+		return clause
+	}
+	for range 1000 {
+		clause := members()
+		if rnd.IntN(5) == 0 {
+			alternatives := make([]string, 1+rnd.IntN(3))
+			for i := range alternatives {
+				alternatives[i] = "{" + members() + "}"
+			}
+			or := `"$or":[` + strings.Join(alternatives, ",") + "]"
+			if clause += "," + or; rnd.IntN(2) == 0 {
+				clause = or
+			}
 		}
 		p, err := tidemark.ParseWhere(s, []byte("{"+clause+"}"))
 		if err != nil {
@@ -214,6 +230,12 @@ func randomTerm(rnd *rand.Rand, s *tidemark.Schema, name string, pick func(strin
 	switch n := rnd.IntN(10); {
 	case n == 0:
 		return key + "null"
+	case n == 1 && f.Kind.Comparable():
+		list := []string{pick(name), pick(name)}
+		if rnd.IntN(3) == 0 {
+			list = append(list, "null")
+		}
+		return key + `{"in":[` + strings.Join(list, ",") + "]}"
 	case n < 4 || !f.Kind.Ordered():
 		return key + pick(name)
 	}
@@ -225,6 +247,60 @@ func randomTerm(rnd *rand.Rand, s *tidemark.Schema, name string, pick func(strin
 		return fmt.Sprintf(`%s{"%s":%s}`, key, high, pick(name))
 	}
 	return fmt.Sprintf(`%s{"%s":%s,"%s":%s}`, key, low, pick(name), high, pick(name))
+}
+
+// readAlternatives reads rows with each n and text, by clauses whose parts count each.
+func readAlternatives(t *testing.T, h Harness) {
+	var from tidemark.Cursor
+	_, logs := h.Driver.(tidemark.LogDriver)
+	if logs {
+		from = h.settled(t)
+	}
+	for n := range 4 {
+		for _, text := range []string{"a", "b", "null"} {
+			data := fmt.Sprintf(`{"n":%d,"text":"%s"}`, n, text)
+			if text == "null" {
+				data = fmt.Sprintf(`{"n":%d,"text":null}`, n)
+			}
+			h.write(t, h.mutation(t, tidemark.Create, "note", fmt.Sprint(n, text), data, 10))
+		}
+	}
+	for want, w := range map[string]tidemark.Where{
+		"0a 0b 0null 2a 2b 2null":             {"n": tidemark.In{0, 2}},
+		"0b 0null 1b 1null 2b 2null 3b 3null": {"text": tidemark.In{"b", nil}},
+		"1a 1null 3a 3null":                   {"n": tidemark.In{1, 3}, "text": tidemark.In{nil, "a"}},
+		"0a 1a 1b 1null 2a 3a":                {"$or": []tidemark.Where{{"n": 1}, {"text": "a"}}},
+		"1a 1null 3b":                         {"$or": []tidemark.Where{{"n": 1, "text": tidemark.In{"a", nil}}, {"n": 3, "text": "b"}}},
+		"1b 2a 2b 2null":                      {"n": tidemark.Range{GTE: 1, LT: 3}, "$or": []tidemark.Where{{"n": 2}, {"text": "b"}}},
+		"0null 1null 3b":                      {"n": tidemark.In{0, 1, 3}, "$or": []tidemark.Where{{"n": tidemark.Range{LT: 2}, "text": nil}, {"n": 3, "text": "b"}}},
+		"2b":                                  {"text": "b", "$or": []tidemark.Where{{"n": 2}}},
+		"":                                    {"n": 0, "$or": []tidemark.Where{{"n": 1}, {"n": 2}}},
+		"0a 0b 0null 1a 1b 1null 2a 2b 2null 3a 3b 3null": {"n": tidemark.Range{GTE: 0}, "$or": []tidemark.Where{{"n": 1}, {}}},
+	} {
+		p := h.compile(t, "note", w)
+		uids := strings.Fields(want)
+		rows, err := h.Driver.Find(t.Context(), p, 0)
+		if err != nil {
+			t.Fatalf("%s: %v", p, err)
+		}
+		found := make([]tidemark.RowMeta, len(rows))
+		for i, row := range rows {
+			found[i].Row = row
+		}
+		wantUIDs(t, fmt.Sprintf("found by %s", p), found, uids...)
+		wantUIDs(t, fmt.Sprintf("selected by %s", p), h.snapshot(t, "note", w).Selected, uids...)
+		if !logs {
+			continue
+		}
+		for _, q := range []tidemark.Pull{{}, {From: from}} {
+			q.Scope, q.Limit, q.Bytes, q.Count = p, generous, generous, true
+			page := h.pull(t, q)
+			wantUIDs(t, fmt.Sprintf("pulled from %d by %s", q.From.At, p), page.Rows, uids...)
+			if page.Total != len(uids) {
+				t.Errorf("%s counts %d, want %d", p, page.Total, len(uids))
+			}
+		}
+	}
 }
 
 func expectSelected(t *testing.T, h Harness, p *tidemark.Predicate, rows []tidemark.Row) {
