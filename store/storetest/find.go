@@ -137,6 +137,46 @@ var findRules = []Rule{
 		}},
 	{Name: "find/what Match selects", Says: "Find returns exactly the visible rows that Predicate.Match selects, Held and Unseen the Bases; here for random rows and clauses",
 		check: func(t *T) { checkRandom(t, rand.Uint64()) }},
+	{Name: "find/lists and alternatives", Says: "a list selects rows with any of its values, null as any other; of alternatives one must hold, and all members besides; in Find, Held and Unseen alike",
+		check: func(t *T) {
+			t.declare()
+			for n := range 4 {
+				for _, text := range []string{"a", "b", "null"} {
+					members := fmt.Sprintf(`"qty":%d,"price":%d.5,"tag":%q,"name":%q`, n, n, text, text)
+					t.put(synced(fmt.Sprint(n, text), strings.ReplaceAll(members, `"null"`, "null")))
+				}
+			}
+			for _, f := range []struct{ number, text string }{{"qty", "tag"}, {"qty", "name"}, {"price", "tag"}} { // indexed or not
+				n := func(i int) any {
+					if f.number == "price" {
+						return float64(i) + 0.5
+					}
+					return i
+				}
+				or := func(list ...tidemark.Where) []tidemark.Where { return list }
+				for want, w := range map[string]tidemark.Where{
+					"0a 0b 0null 2a 2b 2null":             {f.number: tidemark.In{n(0), n(2)}},
+					"0b 0null 1b 1null 2b 2null 3b 3null": {f.text: tidemark.In{"b", nil}},
+					"1a 1null 3a 3null":                   {f.number: tidemark.In{n(1), n(3)}, f.text: tidemark.In{nil, "a"}},
+					"0a 1a 1b 1null 2a 3a":                {"$or": or(tidemark.Where{f.number: n(1)}, tidemark.Where{f.text: "a"})},
+					"1a 1null 3b":                         {"$or": or(tidemark.Where{f.number: n(1), f.text: tidemark.In{"a", nil}}, tidemark.Where{f.number: n(3), f.text: "b"})},
+					"1b 2a 2b 2null":                      {f.number: tidemark.Range{GTE: n(1), LT: n(3)}, "$or": or(tidemark.Where{f.number: n(2)}, tidemark.Where{f.text: "b"})},
+					"2b":                                  {f.text: "b", "$or": or(tidemark.Where{f.number: n(2)})},
+					"":                                    {f.number: n(0), "$or": or(tidemark.Where{f.number: n(1)}, tidemark.Where{f.number: n(2)})},
+				} {
+					uids := strings.Fields(want)
+					if got := t.find(w); !slices.Equal(got, uids) {
+						t.fatalf("%v: found %v, want %v", w, got, uids)
+					}
+					if got := slices.Collect(mapped(t.held(w))); !slices.Equal(got, uids) {
+						t.fatalf("%v: held %v, want %v", w, got, uids)
+					}
+					if got := t.unseen(w, 1); !slices.Equal(got, uids) {
+						t.fatalf("%v: unseen %v, want %v", w, got, uids)
+					}
+				}
+			}
+		}},
 	{Name: "find/by uid", Says: "a where may name uid",
 		check: func(t *T) {
 			t.declare()
@@ -273,6 +313,24 @@ func checkRandom(t *T, seed uint64) {
 		}
 		return out
 	}
+	members := func() string {
+		clause := map[string]string{}
+		for range 1 + r.IntN(3) {
+			f, v := pick()
+			switch n := r.IntN(8); {
+			case n == 0:
+				v = `{"in":[` + v + `,` + values[f][r.IntN(3)] + `]}`
+			case n < 4 && v != "null":
+				v = `{"` + []string{"gt", "gte", "lt", "lte"}[r.IntN(4)] + `":` + v + `}`
+			}
+			clause[f] = v
+		}
+		var list []string
+		for f, v := range clause {
+			list = append(list, `"`+f+`":`+v)
+		}
+		return strings.Join(list, ",")
+	}
 	t.declare()
 	recs := make([]tidemark.Record, 60)
 	for i, uid := range number(len(recs)) {
@@ -285,19 +343,11 @@ func checkRandom(t *T, seed uint64) {
 	}
 	t.put(recs...)
 	for range 200 {
-		clause := map[string]string{}
-		for range 1 + r.IntN(3) {
-			f, v := pick()
-			if r.IntN(2) == 0 && v != "null" {
-				v = `{"` + []string{"gt", "gte", "lt", "lte"}[r.IntN(4)] + `":` + v + `}`
-			}
-			clause[f] = v
+		text := members()
+		if r.IntN(4) == 0 {
+			text += fmt.Sprintf(`,"$or":[{%s},{%s}]`, members(), members())
 		}
-		text := "{"
-		for f, v := range clause {
-			text += `"` + f + `":` + v + `,`
-		}
-		p, err := tidemark.ParseWhere(item, []byte(strings.TrimSuffix(text, ",")+"}"))
+		p, err := tidemark.ParseWhere(item, []byte("{"+text+"}"))
 		if err != nil {
 			continue // a literal of another kind
 		}
