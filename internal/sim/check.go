@@ -133,9 +133,11 @@ func (w *world) newestStands(ctx context.Context) error {
 // pendingShown: what a device shows of a row with pending writes is what the server said, with these on top. It
 // is a whole row, unless the server has deleted it: then an update that is newer makes one of what it writes.
 func (d *device) pendingShown(ctx context.Context) error {
-	if d.client == nil || d.wants {
+	updates := d.file.updates.Load()
+	if d.client == nil || d.wants || d.looked == updates {
 		return nil
 	}
+	d.looked = updates
 	var halves []string
 	err := d.store.View(ctx, func(tx tidemark.StoreTx) error {
 		pending := map[string][]tidemark.Mutation{}

@@ -47,7 +47,8 @@ type device struct {
 	client     *client.Client
 	lists      *client.Model[list]
 	items      *client.Model[item]
-	wants      bool // the scheduler should crash it
+	looked     int64 // how many updates of file there were when its rows were looked at
+	wants      bool  // the scheduler should crash it
 	frozen     bool // it reads nothing
 	writes     int
 	allowed    map[string]bool // the lists that its scopes select; nil for all
@@ -105,7 +106,7 @@ func (d *device) boot(ctx context.Context) error {
 	}
 	d.store = store
 	d.file = &file{Store: store, die: func() { d.wants = true }}
-	d.wants = false
+	d.wants, d.looked = false, -1
 	dialer := d.dialer()
 	d.client, err = client.Open(ctx, d.file, dialer, &client.Options{
 		Now: d.now, Rand: d.dice.Float64, MaxBackoff: 10 * time.Second, CallTimeout: apart(9973, 907),

@@ -152,6 +152,8 @@ type file struct {
 	dead atomic.Bool
 	next atomic.Int32 // the storeFault of the next update
 	die  func()
+
+	updates atomic.Int64 // how many were begun
 }
 
 func (f *file) Find(ctx context.Context, p *tidemark.Predicate) ([]tidemark.Row, error) {
@@ -176,6 +178,7 @@ func (f *file) View(ctx context.Context, fn func(tidemark.StoreTx) error) error 
 }
 
 func (f *file) Update(ctx context.Context, fn func(tidemark.StoreTx) error) error {
+	f.updates.Add(1)
 	if f.dead.Load() {
 		return errDead
 	}
