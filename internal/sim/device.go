@@ -49,7 +49,7 @@ type device struct {
 	items      *client.Model[item]
 	looked     int64 // how many updates of file there were when its rows were looked at
 	wants      bool  // the scheduler should crash it
-	frozen     bool // it reads nothing
+	frozen     bool  // it reads nothing
 	writes     int
 	allowed    map[string]bool // the lists that its scopes select; nil for all
 	mu         sync.Mutex      // protects shown
