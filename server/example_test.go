@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 
 	"github.com/tidemark-sync/tidemark"
@@ -60,6 +61,40 @@ func ExampleService_Before() {
 	_, err := notes.Call(context.Background(), tidemark.MethodCreate, "1", tidemark.Row(`{"text":""}`), srv.Now())
 	fmt.Println(err)
 	// Output: empty-note: a note needs a text
+}
+
+// A hook narrows what a client may read to its own rows, also in scopes. A member of a where must hold whatever else
+// stands there: a client that asks for others' rows by alternatives gets none of them.
+func ExampleService_Before_narrow() {
+	note, err := tidemark.NewSchema("note", []tidemark.Field{{Name: "owner", Kind: tidemark.Text}})
+	if err != nil {
+		panic(err)
+	}
+	srv, err := server.New(memory.New(note), nil)
+	if err != nil {
+		panic(err)
+	}
+	defer srv.Close()
+	notes := srv.Service("note")
+	owner := func(*server.Call) string { return "ann" } // whom the session has authenticated as
+	notes.Before(func(_ context.Context, c *server.Call) error {
+		var where tidemark.Row
+		if err := c.Arg(0, &where); err != nil {
+			return err
+		}
+		c.Args = []json.RawMessage{json.RawMessage(where.With("owner", tidemark.AppendString(nil, owner(c))))}
+		return nil
+	}, tidemark.MethodFindMany, tidemark.MethodFindUnique)
+
+	ctx := context.Background()
+	for uid, of := range map[string]string{"1": "ann", "2": "bob"} {
+		if _, err := notes.Call(ctx, tidemark.MethodCreate, uid, map[string]any{"owner": of}, srv.Now()); err != nil {
+			fmt.Println(err)
+		}
+	}
+	rows, err := notes.Call(ctx, tidemark.MethodFindMany, tidemark.Where{"$or": []tidemark.Where{{"owner": "bob"}, {"owner": "ann"}}})
+	fmt.Println(string(rows), err)
+	// Output: [{"uid":"1","owner":"ann"}] <nil>
 }
 
 // A service of the application, with one method.

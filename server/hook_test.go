@@ -199,3 +199,65 @@ func TestAHookMayWriteTheRowThatIsTold(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 }
+
+// A hook that narrows what a client reads by setting a member of the where is not got round: neither by alternatives
+// nor by any spelling, by whatever way the client reads.
+func TestANarrowingHookIsNotGotRound(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.server.Service("post").Before(func(_ context.Context, c *server.Call) error {
+		var where tidemark.Row
+		if err := c.Arg(0, &where); err != nil || c.Caller != server.CallerClient {
+			return err
+		}
+		c.Args = []json.RawMessage{json.RawMessage(where.With("owner", json.RawMessage(`"ann"`)))}
+		return nil
+	}, tidemark.MethodFindMany, tidemark.MethodFindUnique)
+	b.put("a", "hers", "ann")
+	b.put("canary", "his", "bob")
+	wheres := []string{
+		`{}`, `{"owner":"bob"}`, `{"owner":{"in":["bob","ann"]}}`, `{"owner":{"gte":"a"}}`, `{"owner":null}`, `{"\u006fwner":"bob"}`, `{"owner":"ann","owner":"bob"}`, `{"owner":"ann","\u006fwner":"bob"}`,
+		`{"$or":[{"owner":"bob"}]}`, `{"$or":[{"owner":"bob"},{"owner":"ann"}]}`, `{"$or":[{}]}`, `{"$or":[{"owner":"bob"},{}]}`, `{"$or":[{"owner":null},{"title":{"gte":""}}]}`, `{"\u0024or":[{"owner":"bob"}]}`,
+		`{"owner":"ann","$or":[{"owner":"bob"},{"uid":"canary"}]}`, `{"$or":[{"owner":"ann"}],"$or":[{"owner":"bob"}]}`, `{"$or":[{"$or":[{"owner":"bob"}]}]}`, `{"$or":{"owner":"bob"}}`, `{"uid":"canary"}`,
+		`null`, `[]`, `[{"owner":"bob"}]`, `"bob"`, `{"owner":"bob"} `,
+	}
+	var cs []*client
+	seen := 0
+	for _, where := range wheres {
+		c, guide := b.dial(), b.dial()
+		cs = append(cs, c, guide)
+		for _, method := range []string{tidemark.MethodFindMany, tidemark.MethodFindUnique} {
+			if a := guide.ask("post", method, json.RawMessage(where)); strings.Contains(string(a.Result), `"a"`) {
+				seen++
+			}
+		}
+		guide.ask("post", tidemark.MethodFindMany)
+		guide.ask("sync", "go", "post", json.RawMessage(where), map[string]any{})
+		guide.ask("sync", "go", "post", json.RawMessage(where), map[string]any{"canary2": map[string]any{"created_at": at(-100)}})
+		c.open()
+		a := c.ask("sync", "subscribe", []tidemark.ScopeRequest{wanted("post", where)})
+		var list []tidemark.ScopeAnswer
+		if a.Err == nil && json.Unmarshal(a.Result, &list) == nil && len(list) == 1 && list[0].Scope != 0 {
+			c.pull(tidemark.PullRequest{Scope: list[0].Scope})
+		}
+	}
+	if seen < 10 {
+		t.Errorf("her own row was found %d times", seen)
+	}
+	b.call("updateWithMeta", "canary", map[string]any{"title": "changed"}, stamp(1))
+	b.call("createWithMeta", "canary new", map[string]any{"title": "t", "owner": "bob"}, stamp(1))
+	b.call("updateWithMeta", "a", map[string]any{"title": "changed"}, stamp(1))
+	b.quiet()
+	for i, c := range cs {
+		if i%2 == 0 {
+			c.mark()
+		}
+		c.mu.Lock()
+		for _, m := range c.got {
+			if text := fmt.Sprintf("%s", m.Args); strings.Contains(text, "canary") && !strings.Contains(text, "canary2") || strings.Contains(text, "bob") {
+				t.Errorf("%s: told %s", wheres[i/2], text)
+			}
+		}
+		c.mu.Unlock()
+	}
+}

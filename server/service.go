@@ -74,6 +74,13 @@ func (svc *Service) Name() string { return svc.name }
 
 // Before adds a hook that runs before the given methods, or before all when none
 // is given. It may change Call.Args. It panics for a method that the service lacks.
+//
+// A before-hook of findMany and findUnique that narrows what a client may read sets a member of the where, argument
+// 0, with Row.With: a row must satisfy all members beside `$or`, whatever alternatives stand there. It binds sync.go and
+// scopes too. One that refuses what a where asks for must look into the alternatives as well, and take a field's value for what
+// it may be: `{"in":[...]}`, bounds, null, or no member at all, which is every value. A where with two members of a name
+// is refused later, so the one that Row.Get finds is the only one. Do not set `$or` itself, which takes
+// the client's away: there is one in a where.
 func (svc *Service) Before(h Hook, methods ...string) {
 	svc.change(methods, func(s *setup) {
 		if len(methods) == 0 {
