@@ -180,6 +180,16 @@ func (d *device) rows() map[string]string {
 	return out
 }
 
+func (d *device) comesToShow(want map[string]string) {
+	d.t.Helper()
+	expect.Soon(d.t, func() error {
+		if got := d.rows(); !maps.Equal(got, want) {
+			return fmt.Errorf("the device shows %v, want %v", got, want)
+		}
+		return nil
+	})
+}
+
 func (d *device) shows(want map[string]string) {
 	d.t.Helper()
 	if got := d.rows(); !maps.Equal(got, want) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -173,5 +174,60 @@ func TestUnitsAreSeenWhole(t *testing.T) {
 		cancel()
 		watches.Wait()
 		expect.Equal(t, "the sum on the server", w.number("SELECT sum(score) FROM item"), total)
+	})
+}
+
+// A user gives a row away, to somebody whose rows she may not read. It leaves her other device; the one that wrote it keeps
+// it as she left it, since what a device itself wrote stays outside its scopes too, and hears no more of it. It goes when she says
+// so: Evict removes what no scope of the device selects, Reset everything that the server does not tell again.
+func TestARowThatWasGivenAwayStaysWhereItWas(t *testing.T) {
+	second(t, func(t *testing.T, w *world) {
+		r := &rights{of: map[string][]string{"eve": {"ann"}}}
+		w.prepare = func(srv *server.Server) { r.enforce(w, srv) }
+		w.open()
+		for _, uid := range []string{"given", "kept"} {
+			w.write(created(uid, "old", daysAgo(3)))
+		}
+		auth := &client.Options{Auth: func(context.Context) (json.RawMessage, error) { return json.RawMessage(`{"user":"eve"}`), nil }}
+		all, other := w.device(auth), w.device(auth)
+		hers := w.deviceOn(filepath.Join(t.TempDir(), "hers.db"), auth) // whose scope says what she may read
+		hers.register(tidemark.Where{"owner": "ann"})
+		hers.sync()
+		all.update("given", client.Patch{"label": "given away", "owner": "bob"})
+		all.sync()
+		other.comesToShow(map[string]string{"kept": "old"})
+		hers.comesToShow(map[string]string{"kept": "old"})
+		_, err := hers.items.Create(t.Context(), Item{UID: "made", Label: "for bob", Owner: "bob"})
+		w.must(err)
+		hers.sync()
+		change := func(uid string) {
+			w.write(tidemark.Mutation{Model: "item", UID: uid, Op: tidemark.Update, Data: tidemark.Row(`{"label":"edited by bob"}`), Stamp: w.server.Now() + 1})
+		}
+		for i := range 3 {
+			for _, d := range []*device{all, hers, other} {
+				d.offline()
+				d.online()
+				d.sync()
+			}
+			if i == 0 { // the cursors have passed her writes
+				change("given")
+				change("made")
+			}
+			all.shows(map[string]string{"given": "given away", "kept": "old"})
+			hers.shows(map[string]string{"made": "for bob", "kept": "old"})
+			other.shows(map[string]string{"kept": "old"})
+		}
+		n, err := hers.items.Evict(t.Context(), nil)
+		w.must(err)
+		expect.Equal(t, "rows evicted where the scope does not select them", n, 1)
+		n, err = all.items.Evict(t.Context(), nil)
+		w.must(err)
+		expect.Equal(t, "rows evicted where a scope of all rows selects them", n, 0)
+		w.must(all.items.Reset(t.Context(), nil))
+		for _, d := range []*device{all, hers, other} {
+			d.sync()
+			d.comesToShow(map[string]string{"kept": "old"})
+		}
+		w.has(map[string]string{"given": "edited by bob", "made": "edited by bob", "kept": "old"})
 	})
 }
