@@ -2,7 +2,9 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,4 +120,90 @@ func (c *client) cursors() (n int) {
 		}
 	}
 	return n
+}
+
+// Members of channels hear of a commit that lands after its rows were looked at, and nothing of one that never does.
+func TestChannelsHearOfACommitThatLandsLate(t *testing.T) {
+	t.Parallel()
+	for _, lands := range []time.Duration{0, 500 * time.Millisecond, 3 * time.Second, time.Hour} {
+		t.Run(lands.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				db := memory.New(schemas(t)...)
+				d := &landsLate{Driver: db, landed: make(chan []tidemark.Mutation, 1)}
+				b := setupOver(t, db, d, nil).shared()
+				member := b.dial()
+				if _, err := b.server.Service("post").Call(t.Context(), "createWithMeta", "x", map[string]any{"title": "late"}, stamp(1)); tidemark.CodeOf(err) != tidemark.CodeUnavailable {
+					t.Errorf("got %v", err)
+				}
+				<-time.After(lands)
+				ms := <-d.landed
+				if _, err := db.WriteTx(t.Context(), ms, hears{}); err != nil {
+					t.Fatal(err)
+				}
+				<-time.After(time.Minute)
+				synctest.Wait()
+				want := 1
+				if lands == time.Hour {
+					want = 0
+				}
+				if got := member.events(); len(got) != want {
+					t.Errorf("heard %q", got)
+				}
+				if n := b.server.Rows(); n != 0 {
+					t.Errorf("%d rows have events under way", n)
+				}
+			})
+		})
+	}
+}
+
+// interrupted is a driver whose commit is made and not answered; somebody writes the row while it is looked at.
+type interrupted struct {
+	*memory.Driver
+	lost, seen bool
+	write      func()
+}
+
+func (o *interrupted) WriteTx(ctx context.Context, ms []tidemark.Mutation, w tidemark.Witness) ([]tidemark.Outcome, error) {
+	if o.lost {
+		return o.Driver.WriteTx(ctx, ms, w)
+	}
+	o.lost = true
+	_, err := o.Driver.WriteTx(ctx, ms, deaf{w})
+	return nil, errors.Join(err, tidemark.NewError(tidemark.CodeUnavailable, "the connection broke"))
+}
+
+func (o *interrupted) Snapshot(ctx context.Context, p *tidemark.Predicate, uids []string) (*tidemark.Snapshot, error) {
+	snap, err := o.Driver.Snapshot(ctx, p, uids)
+	if !o.seen {
+		o.seen = true
+		o.write()
+	}
+	return snap, err
+}
+
+// A commit that is found is told before what was written after it was found.
+func TestACommitThatIsFoundIsToldInItsPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		db := memory.New(schemas(t)...)
+		o := &interrupted{Driver: db}
+		b := setupOver(t, db, o, nil).shared()
+		member := b.dial()
+		o.write = func() {
+			if _, err := b.server.Service("post").Call(t.Context(), "updateWithMeta", "x", map[string]any{"title": "later"}, stamp(2)); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := b.server.Service("post").Call(t.Context(), "createWithMeta", "x", map[string]any{"title": "found"}, stamp(1)); tidemark.CodeOf(err) != tidemark.CodeUnavailable {
+			t.Errorf("got %v", err)
+		}
+		<-time.After(time.Minute)
+		synctest.Wait()
+		got := member.events()
+		if len(got) != 2 || !strings.Contains(got[0], "found") || !strings.Contains(got[1], "later") {
+			t.Errorf("heard %q", got)
+		}
+	})
 }

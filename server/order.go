@@ -127,6 +127,18 @@ func (o *order) reserve(key rowKey) *slot {
 	return s
 }
 
+// behind is reserve for who does not keep others from the row, and reads it when the slots before his have been sent: who writes
+// it after that has a later slot.
+func (o *order) behind(key rowKey) (s *slot, before []*slot) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	q := o.queue(key)
+	before = slices.Clone(q.slots)
+	s = &slot{order: o, key: key, sent: make(chan struct{})}
+	q.slots = append(q.slots, s)
+	return s, before
+}
+
 // fill says what the slot sends; nil is nothing. Filling again has no effect.
 func (s *slot) fill(send func()) {
 	s.order.mu.Lock()

@@ -43,48 +43,102 @@ func (r *run) again() *run {
 	return &again
 }
 
+// run looks at the rows until it is known what became of the writes. The database may need a while to come back, and a
+// COMMIT whose connection broke may land after a look: who seems to have been rolled back is looked at again.
 func (u *unanswered) run() {
+	const patience = 30 * time.Second
+	again, failing := []time.Duration{time.Second, 4 * time.Second}, time.Duration(0)
+	for {
+		err := u.look()
+		wait := time.Duration(0)
+		switch {
+		case err != nil:
+			if failing = max(2*failing, 10*time.Millisecond); failing > patience {
+				u.server.log.Warn("it is unknown what was committed: channels may not have heard of it", slog.Any("error", err))
+				return
+			}
+			wait = failing
+		case len(u.ms) == 0 || len(again) == 0:
+			return
+		default:
+			wait, again, failing = again[0], again[1:], 0
+		}
+		select {
+		case <-time.After(wait):
+		case <-u.server.ctx.Done():
+			return
+		}
+	}
+}
+
+// look tells of the writes that were made, and keeps those of which that is not known yet.
+func (u *unanswered) look() error {
+	s := u.server
+	ctx, cancel := s.bound(s.ctx)
+	defer cancel()
+	slots := make(map[rowKey]*slot, len(u.ms)) // those that nothing goes into
+	defer func() {
+		for _, slot := range slots {
+			slot.settle(false)
+		}
+	}()
 	keys := make([]rowKey, len(u.ms))
 	for i := range u.ms {
 		keys[i] = rowKey{u.ms[i].Model, u.ms[i].UID}
 	}
-	now, err := u.read(keys)
+	now, err := s.readInOrder(ctx, keys, slots)
 	if err != nil {
-		u.server.log.Warn("it is unknown what was committed: channels may not have heard of it", slog.Any("error", err))
-		return
+		return err
 	}
+	rest := unanswered{server: s}
+	var made []func()
 	for i, r := range u.runs {
-		if rm, ok := now[keys[i]]; ok && rm.Meta.T() == u.ms[i].Stamp { // else it was not made, or who wrote later has told everything
-			r.late(rm)
+		rm, slot := now[keys[i]], slots[keys[i]]
+		switch at := rm.Meta.T(); {
+		case at < u.ms[i].Stamp:
+			rest.ms, rest.runs = append(rest.ms, u.ms[i]), append(rest.runs, r)
+		case at == u.ms[i].Stamp && slot != nil: // else who wrote later has told everything
+			delete(slots, keys[i])
+			made = append(made, func() { r.late(rm, slot) })
 		}
 	}
+	for key, slot := range slots {
+		slot.settle(false)
+		delete(slots, key)
+	}
+	*u = rest
+	for _, tell := range made {
+		tell()
+	}
+	return nil
 }
 
-// read reads the rows as they are now. The database may need a while to come back.
-func (u *unanswered) read(keys []rowKey) (now map[rowKey]tidemark.RowMeta, err error) {
-	s := u.server
-	const patience = 30 * time.Second
-	for wait := 10 * time.Millisecond; ; wait *= 2 {
-		ctx, cancel := s.bound(s.ctx)
-		now, err = s.reread(ctx, keys)
-		cancel()
-		if err == nil || wait > patience {
-			return now, err
+// readInOrder reads rows as they are behind the events about them that are under way, and keeps places for events about
+// what it has read: into slots come one for each row.
+func (s *Server) readInOrder(ctx context.Context, keys []rowKey, slots map[rowKey]*slot) (map[rowKey]tidemark.RowMeta, error) {
+	var before []*slot
+	for _, key := range keys {
+		if slots[key] == nil {
+			var others []*slot
+			slots[key], others = s.order.behind(key)
+			before = append(before, others...)
 		}
+	}
+	for _, slot := range before {
 		select {
-		case <-time.After(wait):
-		case <-s.ctx.Done():
-			return nil, err
+		case <-slot.sent:
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
 	}
+	return s.reread(ctx, keys)
 }
 
-// late runs what follows the commit that has made the row what it is.
-func (r *run) late(now tidemark.RowMeta) {
+// late runs what follows the commit that has made the row what it is, with the place of its event.
+func (r *run) late(now tidemark.RowMeta, slot *slot) {
 	ctx, cancel := r.svc.server.bound(r.ctx)
 	defer cancel()
 	r.ctx = ctx
-	slot := r.svc.server.order.reserve(rowKey{r.svc.name, now.Meta.UID})
 	slot.settle(true)
 	r.committed(&tidemark.Outcome{Applied: true, Row: now.Row, Meta: now.Meta}, slot)
 	if r.tell(); r.err != nil {

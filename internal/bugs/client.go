@@ -194,6 +194,11 @@ var clientBugs = []bug{
 		found: restores,
 	},
 	{
+		name: "lost-tombstone", promise: "1", what: "a tombstone of a version that the server has lost keeps the row away when the server has it again",
+		edits: []edit{{"client/apply.go", ` && (r.Meta.CreatedAt != untold || len(t.Row) == 0) {`, ` {`}},
+		found: test{"client", "^TestRowThatTheServerLostAndHasAgain$", 0},
+	},
+	{
 		name: "tombstones-stay", promise: "7", what: "rows that left, and were to be remembered for a moment, are remembered for ever",
 		edits: []edit{{"client/sync.go", `	return w.tx.Prune(model, 1<<62)
 `, `	return nil
