@@ -81,7 +81,8 @@ func TestASyncDoesNotWorkRowByRow(t *testing.T) {
 			}
 			calls[i] = store.n.Load()
 		}
-		if calls[0] == 0 || calls[0] != calls[1] {
+		const leeway = 2 // a look at the store that two goroutines may need, or one
+		if calls[0] == 0 || max(calls[0], calls[1])-min(calls[0], calls[1]) > leeway {
 			t.Errorf("%d calls of the store for 10 rows, %d for 1,000", calls[0], calls[1])
 		}
 	})
