@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
@@ -229,5 +230,43 @@ func TestARowThatWasGivenAwayStaysWhereItWas(t *testing.T) {
 			d.comesToShow(map[string]string{"kept": "old"})
 		}
 		w.has(map[string]string{"given": "edited by bob", "made": "edited by bob", "kept": "old"})
+	})
+}
+
+// Of a row that hooks hid in very many versions a server looks at the first only, and may not know that a device was told a
+// later one. The device notices that it is not told of that again.
+func TestARowThatHooksShowedOnceAmongManyVersions(t *testing.T) {
+	second(t, func(t *testing.T, w *world) {
+		w.opts.CursorInterval = time.Hour // no cursor passes what is told live
+		w.prepare = func(srv *server.Server) {
+			srv.Service("item").After(func(_ context.Context, c *server.Call) error {
+				if rows, ok := c.Result.([]tidemark.Row); ok {
+					c.Result = slices.DeleteFunc(rows, func(r tidemark.Row) bool { return string(r.Get("label")) == `"secret"` })
+				}
+				return nil
+			}, tidemark.MethodFindMany)
+		}
+		w.open()
+		w.write(created("x", "secret", daysAgo(3)), created("y", "open", daysAgo(3)))
+		d := w.device(nil)
+		d.shows(map[string]string{"y": "open"})
+		label := func(label string) {
+			_, err := w.server.Service("item").Call(t.Context(), tidemark.MethodUpdate, "x", map[string]any{"label": label}, w.server.Now())
+			w.must(err)
+		}
+		for range tidemark.MaxBefores + 4 {
+			label("secret")
+		}
+		label("shown")
+		d.comesToShow(map[string]string{"x": "shown", "y": "open"})
+		d.offline()
+		label("secret")
+		before := w.reads.told()
+		d.online()
+		d.sync()
+		d.comesToShow(map[string]string{"y": "open"})
+		if n := w.reads.told() - before; n != 1+2 { // x, which changed, and then both
+			t.Error("the scope was not told from the beginning, which this test is about")
+		}
 	})
 }
