@@ -260,8 +260,11 @@ func (w *world) freeze(context.Context) string {
 func (w *world) clock(context.Context) string {
 	d := w.device()
 	offsets := []time.Duration{0, 3 * time.Millisecond, -2 * time.Second, 30 * time.Second, 10 * time.Minute, -time.Hour, 24 * time.Hour}
+	before := d.offset
 	d.offset = offsets[w.rng.IntN(len(offsets))]
-	if (d.old || w.purges() || w.restores()) && d.offset > 0 {
+	// A clock that goes forward is ahead until the device learns the server's time again, even where
+	// it becomes right: the device goes on correcting what it was.
+	if (d.old || w.purges() || w.restores()) && d.offset > before {
 		w.books.mayRepeat(d.name)
 	}
 	return fmt.Sprint(d.name, " ", d.offset)
