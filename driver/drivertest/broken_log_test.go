@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
@@ -23,6 +24,20 @@ type brokenLog struct {
 	own     func(ctx context.Context, from, to tidemark.Cursor) (bool, error)
 	known   func(ctx context.Context, client string) (int64, error)
 	purge   func(ctx context.Context, before time.Time) (int64, error)
+	finds   atomic.Int64 // how often rows were read
+}
+
+func (b *brokenLog) Find(ctx context.Context, p *tidemark.Predicate, limit int) ([]tidemark.Row, error) {
+	defer b.finds.Add(1)
+	return b.Driver.Find(ctx, p, limit)
+}
+
+// untilRead returns when somebody has read rows between its call and its return, or nobody does.
+func (b *brokenLog) untilRead() {
+	before, soon := b.finds.Load(), time.Now().Add(50*time.Millisecond)
+	for b.finds.Load() < before+2 && time.Now().Before(soon) {
+		runtime.Gosched()
+	}
 }
 
 func (b *brokenLog) Write(ctx context.Context, ms []tidemark.Mutation) ([]tidemark.Outcome, error) {

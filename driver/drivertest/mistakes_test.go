@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path"
 	"regexp"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -219,7 +218,9 @@ var logMistakes = map[string]struct {
 					return nil, err
 				}
 				all = append(all, vs...)
-				runtime.Gosched()
+				if i == 2 && one.Mutations[0].Model == "list" {
+					b.untilRead()
+				}
 			}
 			return all, nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +51,9 @@ func BenchmarkFanOutMelody(b *testing.B) {
 	defer m.Close()
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _ = m.HandleRequest(w, r) })
 	fanOut(b, h, false, func(text string) {
+		for m.Len() < listeners { // who has shaken hands is registered a moment later
+			runtime.Gosched()
+		}
 		if err := m.Broadcast([]byte(`42["service-event","` + text + `"]`)); err != nil {
 			b.Fatal(err)
 		}
