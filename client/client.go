@@ -121,6 +121,7 @@ type Client struct {
 	rejected  atomic.Int64                   // stored rejections
 	highest   atomic.Int64                   // the highest mutation number known
 	pass      atomic.Int64                   // the number of the last pass from the beginning
+	loss      atomic.Int64                   // what was told before the pass of this number, the server may have lost
 	callbacks *queue
 
 	ctx    context.Context // ends with Close
@@ -186,6 +187,8 @@ func Open(ctx context.Context, store tidemark.Store, dialer tidemark.Dialer, opt
 const (
 	keyClock        = "clock"
 	keyPass         = "pass"
+	keyLoss         = "loss"
+	keyEpoch        = "epoch"
 	keyDisconnected = "disconnected"
 	keyScopes       = "scope/"
 	keyRejections   = "rejection/"
@@ -216,6 +219,11 @@ func (c *Client) recall(tx tidemark.StoreTx) error {
 		return err
 	}
 	c.pass.Store(pass)
+	loss, err := loadNumber(tx, keyLoss)
+	if err != nil {
+		return err
+	}
+	c.loss.Store(loss)
 	at, err := loadStamp(tx, keyDisconnected)
 	c.line.disconnected = at.Time()
 	return err

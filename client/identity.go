@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -68,7 +69,7 @@ func (s *session) met(ctx context.Context, a *tidemark.OpenAnswer) error {
 	s.c.drift.Store(min(a.Limits.MaxDrift, int64(24*time.Hour/time.Microsecond)) * int64(time.Microsecond))
 	s.c.correct(a.Now, s.took)
 	b.ahead = s.c.ahead()
-	if err := s.c.miss(ctx, b.known); err != nil {
+	if err := s.c.miss(ctx, a.Epoch, b.known); err != nil {
 		return err
 	}
 	if b.known <= s.c.highest.Load() {
@@ -102,10 +103,17 @@ func (w *work) decidedUpto(name string, n int64) error {
 }
 
 // miss compares the last verdict with what the server knows under the client's name. When it knows less it has
-// lost writes that it had decided, and who knows what else: all scopes are told from the beginning.
-func (c *Client) miss(ctx context.Context, known int64) error {
-	missing := false
+// lost writes that it had decided, and who knows what else: all scopes are told from the beginning. So they are where
+// the server's history is another one, since it refuses their cursors.
+func (c *Client) miss(ctx context.Context, epoch string, known int64) error {
+	var missing, other, first bool
 	find := func(tx tidemark.StoreTx) error {
+		last, err := tx.Load(keyEpoch)
+		if err != nil {
+			return err
+		}
+		other = last != nil && epoch != "" && string(last) != epoch
+		first = last == nil && epoch != ""
 		name, err := tx.Load(keyClient)
 		if err != nil {
 			return err
@@ -118,14 +126,24 @@ func (c *Client) miss(ctx context.Context, known int64) error {
 		missing = json.Unmarshal(raw, &d) == nil && d.Name == string(name) && d.N > known
 		return nil
 	}
-	if err := c.store.View(ctx, find); err != nil || !missing {
+	if err := c.store.View(ctx, find); err != nil || !missing && !other && !first {
 		return err
 	}
-	c.log.Warn("the server has lost writes that it had decided: all scopes are told from the beginning", "known", known)
 	return c.commit(ctx, func(w *work) error {
-		if err := w.tx.Save(keyDecided, nil); err != nil {
-			return err
+		if other || first {
+			if err := w.tx.Save(keyEpoch, []byte(epoch)); err != nil {
+				return err
+			}
 		}
-		return w.forgetAll()
+		if missing {
+			c.log.Warn("the server has lost writes that it had decided: all scopes are told from the beginning", "known", known)
+			if err := errors.Join(w.tx.Save(keyDecided, nil), w.forgetAll()); err != nil {
+				return err
+			}
+		}
+		if missing || other {
+			return w.lose()
+		}
+		return nil
 	})
 }

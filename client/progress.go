@@ -109,6 +109,17 @@ func (w *work) nextPass() (int64, error) {
 	return n, w.tx.Save(keyPass, strconv.AppendInt(nil, n, 10))
 }
 
+// lose notes that the server no longer has all that it had told. What it tells from now on of a row that
+// is known in a newer version, told before, is what it has: see word. A pass from the beginning finds that
+// out for the rows of its scope; for those that no scope selects, where a write of this device took them, only
+// this does.
+func (w *work) lose() (err error) {
+	if w.loss, err = w.nextPass(); err != nil {
+		return err
+	}
+	return w.tx.Save(keyLoss, strconv.AppendInt(nil, w.loss, 10))
+}
+
 // forget drops the progress of a model's scopes that concern selects, so that they are
 // told from the beginning. Those that are released are not remembered any longer.
 func (w *work) forget(schema *tidemark.Schema, concern func(id scopeID, p *tidemark.Predicate) bool) error {

@@ -172,7 +172,7 @@ type arrival struct {
 	next  *pass
 	last  bool
 	stale bool  // the copy was forgotten meanwhile: nothing of the page is stored
-	cut   bool  // the server has lost what it had told: the copy is forgotten
+	cut   bool  // the server has lost what it had told: the copy is forgotten, and nothing of the page is stored
 	marks int64 // the number of the last entry of marks when it was stored
 }
 
@@ -285,16 +285,19 @@ func (w *work) storePage(a *arrival) error {
 	if a.stale = !saved.continues(a.asked); a.stale {
 		return nil
 	}
-	filled, err := w.hearPage(a)
-	if err != nil {
-		return err
-	}
 	whole, err := w.retold(a, saved)
 	if err != nil {
 		return err
 	}
 	if a.cut = !whole; a.cut {
+		if err := w.lose(); err != nil {
+			return err
+		}
 		return w.restart(a.sub.id.entry(), saved)
+	}
+	filled, err := w.hearPage(a)
+	if err != nil {
+		return err
 	}
 	if a.marks, err = w.marked(); err != nil {
 		return err
@@ -526,8 +529,8 @@ func (w *work) word(r *tidemark.Record, x *word, passing bool) bool {
 	}
 	x.news = false
 	w.c.observe(x.state.Meta.T())
-	if r.Seen < x.pass && r.Meta.T() > x.state.Meta.T() {
-		// What is newer was told before the pass began: the server has lost it since.
+	if r.Seen < max(x.pass, w.c.loss.Load()) && r.Meta.T() > x.state.Meta.T() {
+		// What is newer was told before the pass began, or before a loss was noticed: the server has lost it since.
 		r.Meta = tidemark.Meta{}
 	}
 	if r.Base != nil && r.Meta == x.state.Meta && bytes.Equal(r.Base, x.state.Row) {

@@ -191,3 +191,62 @@ func TestServerThatLostVerdictsTellsAllFromTheBeginning(t *testing.T) {
 		})
 	}
 }
+
+// A row that this device's own write took out of its scopes is in no pass. When the server was put back to a moment
+// before that write, and somebody's outbox then makes the row again in its former version, the device must take that.
+func TestRowOutsideAllScopesThatTheServerLost(t *testing.T) {
+	const lost, kept, other = "lost its verdicts", "lost nothing", "another history"
+	for name, how := range map[string]struct {
+		open tidemark.OpenAnswer
+		told bool
+	}{
+		lost:                               {tidemark.OpenAnswer{Epoch: "e"}, false},
+		kept:                               {tidemark.OpenAnswer{Epoch: "e", Highest: 1}, false},
+		other:                              {tidemark.OpenAnswer{Epoch: "e2", Highest: 1}, false},
+		"does not tell again what it told": {tidemark.OpenAnswer{Epoch: "e", Highest: 1}, true},
+	} {
+		for _, crash := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, crash %v", name, crash), func(t *testing.T) {
+				run(t, func(t *testing.T, b *bench) {
+					b.scoped().open()
+					b.register(tidemark.Where{"label": "here"})
+					b.nextPull("", "").page("c1", "", live("a", "here", T0))
+					b.state(client.Synced)
+					b.script.on(tidemark.MethodPush, nil)
+					b.update("a", "away")
+					away := state("a", "away", T0, T2, 0)
+					b.script.next().verdict(1, tidemark.Outcome{Applied: true, Row: away.Row, Meta: away.Meta})
+					if how.told {
+						b.tell(came(live("b", "here", T1), 7))
+					}
+					b.script.on(tidemark.MethodOpen, func(c *call) {
+						a := how.open
+						a.Protocol, a.Now, a.Scopes = 1, T2, []tidemark.ScopeAnswer{{Scope: 7, Tag: "tag"}}
+						c.give(a)
+					})
+					b.reconnect()
+					if name == other {
+						b.nextPull("c1", "").fail(tidemark.CodeCursorTooOld)
+					} else {
+						b.nextPull("c1", "").page("c2", "")
+					}
+					if name != kept {
+						if crash {
+							b.nextPull("", "")
+							b.crash()
+						}
+						b.nextPull("", "").page("c2", "")
+					}
+					b.state(client.Synced)
+					b.sees("away")
+					b.tell(came(live("a", "here", T0), 7))
+					if name == kept { // an older message, on its way for long
+						b.sees("away")
+					} else {
+						b.sees("here")
+					}
+				})
+			})
+		}
+	}
+}

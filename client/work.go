@@ -21,6 +21,7 @@ type work struct {
 	rejections []Rejection
 	dismissed  int // rejections that were removed
 	lease      tidemark.Stamp
+	loss       int64 // the pass before which all may be lost; 0 when nothing was found lost
 }
 
 // change is one row that looks different to the application now.
@@ -57,6 +58,10 @@ func (w *work) publish() {
 	c := w.c
 	if w.lease > 0 {
 		c.lease.Store(int64(w.lease))
+	}
+	if w.loss > 0 {
+		c.pass.Store(w.loss)
+		c.loss.Store(w.loss)
 	}
 	if left := c.pending.Add(int64(-w.dequeued)); w.dequeued > 0 && left <= 0 {
 		c.recount.Store(true)

@@ -199,6 +199,11 @@ var clientBugs = []bug{
 		found: test{"client", "^TestRowThatTheServerLostAndHasAgain$", 0},
 	},
 	{
+		name: "lost-outside", promise: "1", what: "of a row that no scope selects, the version that the server has lost counts, when the server has the row again",
+		edits: []edit{{"client/pull.go", `max(x.pass, w.c.loss.Load())`, `x.pass`}},
+		found: test{"client", "^TestRowOutsideAllScopesThatTheServerLost$", 0},
+	},
+	{
 		name: "tombstones-stay", promise: "7", what: "rows that left, and were to be remembered for a moment, are remembered for ever",
 		edits: []edit{{"client/sync.go", `	return w.tx.Prune(model, 1<<62)
 `, `	return nil
