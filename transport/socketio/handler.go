@@ -147,25 +147,38 @@ const sessionKey = "session"
 
 func sessionOf(ms *melody.Session) *session { return ms.Keys[sessionKey].(*session) }
 
-// ServeHTTP makes a websocket request for Engine.IO 4 a connection and returns
-// when that ends. Everything else gets the error that the reference gives.
+// ServeHTTP makes a websocket request for Engine.IO 4 a connection, which outlives
+// the call. Everything else gets the error that the reference gives.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !h.enter() {
 		http.Error(w, "shutting down", http.StatusServiceUnavailable)
 		return
 	}
-	defer h.running.Done()
 	if e := checkRequest(r); e != nil {
+		h.running.Done()
 		e.write(w, r)
 		return
 	}
-	s := newSession(h, r)
 	if r.URL.Query().Get("EIO") != "4" {
+		defer h.running.Done()
 		h.breakOff(w, r)
 		return
 	}
-	up := &hijacker{ResponseWriter: w, line: s.line}
-	if err := h.melody.HandleRequestWithKeys(up, r, map[string]any{sessionKey: s}); err != nil {
+	up := &upgrade{writer: w, header: w.Header(), line: &line{writeTimeout: h.opts.WriteTimeout}, over: make(chan struct{})}
+	go h.serve(up, r) // ends with the connection; counted in running
+	<-up.over
+	if up.panicked != nil {
+		panic(up.panicked)
+	}
+}
+
+// serve is a connection's life. It has a goroutine of its own, so that the HTTP server can let go of its: that
+// one holds the request's buffers, 8 KiB, and a stack that has grown.
+func (h *Handler) serve(up *upgrade, r *http.Request) {
+	defer h.running.Done()
+	s := newSession(h, r, up.line)
+	defer up.end(s)
+	if err := h.melody.HandleRequestWithKeys(up, s.request, map[string]any{sessionKey: s}); err != nil {
 		h.opts.Logger.Debug("upgrade failed", "error", err.Error())
 	}
 }
@@ -245,19 +258,43 @@ func (h *Handler) Close() error {
 	return nil
 }
 
-// hijacker hands the websocket layer a line instead of the bare connection.
-type hijacker struct {
-	http.ResponseWriter
-	line *line
+// upgrade is the answer to a request that is to become a websocket. It hands the websocket layer a line instead
+// of the bare connection, and with that lets the request go: the line is all that is needed of it from then on.
+type upgrade struct {
+	writer   http.ResponseWriter // nil once the connection is taken over
+	header   http.Header
+	line     *line
+	over     chan struct{} // closed when nobody needs the request any more
+	panicked any           // what the application's functions panicked with before that
 }
 
-func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+func (u *upgrade) Header() http.Header         { return u.header }
+func (u *upgrade) WriteHeader(code int)        { u.writer.WriteHeader(code) }
+func (u *upgrade) Write(b []byte) (int, error) { return u.writer.Write(b) }
+
+func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, rw, err := http.NewResponseController(u.writer).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
-	h.line.Conn = c
-	return h.line, rw, nil
+	u.line.Conn, u.writer = c, nil
+	close(u.over)
+	return u.line, rw, nil
+}
+
+// end lets the request go where it was refused. A panic is the HTTP server's as long as it has the request.
+func (u *upgrade) end(s *session) {
+	p := recover()
+	if u.writer != nil {
+		u.panicked = p
+		close(u.over)
+		return
+	}
+	if p != nil { // before the session began
+		s.logPanic("start", p)
+		s.cancel()
+		s.line.cut()
+	}
 }
 
 // requestError is what Engine.IO answers to a request that it does not serve.

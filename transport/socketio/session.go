@@ -54,11 +54,11 @@ type session struct {
 	over      bool // melody has let go of the session
 }
 
-func newSession(h *Handler, r *http.Request) *session {
-	s := &session{host: h, request: r, decoder: decoder{strict: true, maxBytes: h.opts.MaxMessageBytes}}
-	s.line = &line{writeTimeout: h.opts.WriteTimeout}
+func newSession(h *Handler, r *http.Request, l *line) *session {
+	s := &session{host: h, line: l, decoder: decoder{strict: true, maxBytes: h.opts.MaxMessageBytes}}
 	s.queue.limit = h.opts.QueueBytes
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(r.Context()))
+	s.request = r.WithContext(s.ctx) // the HTTP server ends its own with the upgrade
 	return s
 }
 
@@ -66,10 +66,11 @@ func newSession(h *Handler, r *http.Request) *session {
 func (s *session) start(ms *melody.Session) {
 	s.melody = ms
 	o := s.host.opts
+	id := o.NewID()
 	allowed := s.host.register(s)
 	s.mu.Lock()
 	s.push(frame{data: opening{
-		SID:          o.NewID(),
+		SID:          id,
 		PingInterval: o.PingInterval.Milliseconds(),
 		PingTimeout:  o.PingTimeout.Milliseconds(),
 		MaxPayload:   int64(o.MaxMessageBytes),
@@ -447,8 +448,12 @@ func (s *session) ended() {
 // recovered keeps a panic of the application's from the other connections.
 func (s *session) recovered(where string) {
 	if p := recover(); p != nil {
-		s.host.opts.Logger.Error("panic in a connection", "where", where, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		s.logPanic(where, p)
 		s.Refuse(tidemark.NewError(tidemark.CodeInternal, ""))
 		s.Close(tidemark.ClosedError)
 	}
+}
+
+func (s *session) logPanic(where string, p any) {
+	s.host.opts.Logger.Error("panic in a connection", "where", where, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 }
