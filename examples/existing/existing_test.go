@@ -321,7 +321,7 @@ func TestARollbackPublishesNothing(t *testing.T) {
 	})
 }
 
-// What the README says of rows that are written past the twins.
+// What the README says of rows that are written past the library.
 func TestPlainSQLReachesDevicesWithTheRowsNextWrite(t *testing.T) {
 	t.Parallel()
 	databases(t, func(t *testing.T, dsn string) {
@@ -380,6 +380,9 @@ func TestTheProgramAsItWas(t *testing.T) {
 					if got := p.rest("PATCH", c.path, c.who, c.body, nil); got != c.want {
 						t.Errorf("PATCH %s %s as %q: status %d, want %d", c.path, c.body, c.who, got, c.want)
 					}
+				}
+				if got := p.rest("POST", "/tickets", "ann", `null`, nil); got != http.StatusBadRequest {
+					t.Errorf("POST null: status %d", got)
 				}
 				eventually(t, "GET", map[string]string{"from-before": "from before open", ticket.UID: "x closed"}, p.tickets)
 				if got := p.history(); got != 2 {

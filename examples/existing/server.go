@@ -101,7 +101,7 @@ func (a *app) routes() *http.ServeMux {
 // change sets the columns that the request's body has, and writes down who did it.
 func (a *app) change(w http.ResponseWriter, r *http.Request, uid, did string) {
 	var columns map[string]any
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&columns); err != nil {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&columns); err != nil || columns == nil {
 		http.Error(w, "the body is not an object", http.StatusBadRequest)
 		return
 	}
