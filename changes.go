@@ -20,7 +20,8 @@ type Change struct {
 	In, Out []int64
 }
 
-// AppendBody appends what is the same for all sessions, without the closing brace.
+// AppendBody appends the JSON object of the change, as far as it is the same for all
+// sessions and without its closing brace: [AppendScopes] appends the rest.
 func (c *Change) AppendBody(b []byte) []byte {
 	b = AppendString(append(b, `{"model":`...), c.Model)
 	if len(c.Row) > 0 {
@@ -35,7 +36,8 @@ func (c *Change) AppendBody(b []byte) []byte {
 	return b
 }
 
-// AppendScopes appends the rest: the session's scopes, and the closing brace.
+// AppendScopes appends to what [Change.AppendBody] appended the rest of the object: the
+// numbers of the session's scopes, in and out as in [Change], and the closing brace.
 func AppendScopes(b []byte, in, out []int64) []byte {
 	if len(in) > 0 {
 		b = appendInts(append(b, `,"in":`...), in)

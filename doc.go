@@ -5,7 +5,8 @@
 // A program does not work with this package alone. A server puts together
 //
 //	driver, err := bundriver.New(ctx, db, []any{(*Post)(nil)}, nil) // the application's tables
-//	srv, err := server.New(driver, nil)         // services, hooks, channels
+//	err = driver.Migrate(ctx)                    // what Tidemark keeps beside them
+//	srv, err := server.New(driver, nil)          // services, hooks, channels
 //	mux.Handle("/socket.io/", socketio.NewHandler(srv, nil))
 //
 // and a client

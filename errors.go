@@ -12,30 +12,30 @@ type Code string
 // The codes that Tidemark itself produces. An application's own errors carry
 // codes of its own choosing (see [NewError]).
 const (
-	CodeMissingService  Code = "missing-service"
-	CodeMissingMethod   Code = "missing-method"
-	CodeInvalidRequest  Code = "invalid-request"
-	CodeUnknownModel    Code = "unknown-model"
-	CodeUnknownField    Code = "unknown-field"
-	CodeInvalidWhere    Code = "invalid-where"
-	CodeInvalidData     Code = "invalid-data"
-	CodeInvalidStamp    Code = "invalid-stamp"
-	CodeUIDTaken        Code = "uid-taken"
-	CodeConstraint      Code = "constraint"
-	CodeTooLarge        Code = "too-large"
-	CodeLimit           Code = "limit"
-	CodeDenied          Code = "denied"
-	CodeUnauthenticated Code = "unauthenticated"
-	CodeExpired         Code = "expired"
-	CodeCursorTooOld    Code = "cursor-too-old" // the cursor is of another history, or what followed it is no longer kept
-	CodeScopeChanged    Code = "scope-changed"  // the cursor was made under another predicate or schema
-	CodeUnknownScope    Code = "unknown-scope"  // the session has no scope of that number
-	CodeGap             Code = "gap"            // a batch does not begin where the client's last one ended
-	CodeRepeated        Code = "repeated"       // a number came again with other content
-	CodeUnit            Code = "unit"           // another write of the unit was refused
-	CodeTimeout         Code = "timeout"
-	CodeUnavailable     Code = "unavailable"
-	CodeInternal        Code = "internal"
+	CodeMissingService  Code = "missing-service" // there is no service of that name
+	CodeMissingMethod   Code = "missing-method"  // the service has no method of that name
+	CodeInvalidRequest  Code = "invalid-request" // the request itself is malformed
+	CodeUnknownModel    Code = "unknown-model"   // there is no model of that name
+	CodeUnknownField    Code = "unknown-field"   // the model has no such column, or hides it
+	CodeInvalidWhere    Code = "invalid-where"   // a clause is malformed, or compares what cannot be compared
+	CodeInvalidData     Code = "invalid-data"    // a value is not of its column's kind, or cannot be stored everywhere
+	CodeInvalidStamp    Code = "invalid-stamp"   // the date of a write is missing or cannot be read
+	CodeUIDTaken        Code = "uid-taken"       // the uid belongs to another row
+	CodeConstraint      Code = "constraint"      // the database refuses the row; Error.Kind says by what
+	CodeTooLarge        Code = "too-large"       // a message, a unit or a value is beyond its limit
+	CodeLimit           Code = "limit"           // too many at once: later it may pass
+	CodeDenied          Code = "denied"          // not allowed
+	CodeUnauthenticated Code = "unauthenticated" // the server does not know who asks
+	CodeExpired         Code = "expired"         // what says who asks is too old
+	CodeCursorTooOld    Code = "cursor-too-old"  // the cursor is of another history, or what followed it is no longer kept
+	CodeScopeChanged    Code = "scope-changed"   // the cursor was made under another predicate or schema
+	CodeUnknownScope    Code = "unknown-scope"   // the session has no scope of that number
+	CodeGap             Code = "gap"             // a batch does not begin where the client's last one ended
+	CodeRepeated        Code = "repeated"        // a number came again with other content
+	CodeUnit            Code = "unit"            // another write of the unit was refused
+	CodeTimeout         Code = "timeout"         // there was no answer in time; it may have been done
+	CodeUnavailable     Code = "unavailable"     // the server or its database could not; it may have been done
+	CodeInternal        Code = "internal"        // the server failed, and would again: its log says why
 
 	// CodeUnknown is the code of an application's error that has none.
 	CodeUnknown Code = "unknown-error"
@@ -140,7 +140,8 @@ var (
 )
 
 // Temporary reports whether err says nothing about the request itself: the link
-// broke, time ran out, the server or its database was not available. Such a
+// broke, time ran out, the server or its database was not available, a limit was
+// reached ([CodeLimit]), or credentials are missing or too old. Such a
 // request is sent again; anything else is a verdict. [CodeInternal] is a verdict:
 // a request that makes the server fail each time must not block those behind it.
 func Temporary(err error) bool {

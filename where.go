@@ -33,7 +33,7 @@ type Range struct {
 	GT, GTE, LT, LTE any // greater than, greater than or equal, less than, less than or equal
 }
 
-// In is a value of a [Where] that lists what a field may equal: 1 to 1,000 values, of
+// In is a value of a [Where] that lists what a field may equal: at most [MaxValues] values, of
 // which nil stands for null and a missing member. No row satisfies an empty list.
 type In []any
 
