@@ -153,7 +153,7 @@ func NewEvent(event string, args ...any) (*Message, error) {
 	for i, a := range args {
 		raw, err := marshal(a)
 		if err != nil {
-			return nil, Wrap(err, CodeInvalidData, "argument %d of event %s is not JSON", i, event)
+			return nil, Wrap(err, CodeInvalidData, "argument %d of event %s cannot be JSON", i, event)
 		}
 		m.Args[i] = raw
 	}

@@ -52,7 +52,7 @@ func (c *Client) Call(ctx context.Context, service, method string, args ...any) 
 	for i, a := range args {
 		raw, err := encodePlain(a)
 		if err != nil {
-			return nil, tidemark.Wrap(err, tidemark.CodeInvalidData, "argument %d is not JSON", i)
+			return nil, tidemark.Wrap(err, tidemark.CodeInvalidData, "argument %d cannot be JSON", i)
 		}
 		req.args[i] = raw
 	}

@@ -46,7 +46,11 @@ type Server struct {
 }
 
 // New returns a server of the driver's models. It takes no connection before it
-// is handed to a transport. The driver stays the caller's to close, after the server.
+// is handed to a transport. The driver must not be nil, and its Migrate must have run
+// before the first call. It stays the caller's to close, after the server.
+//
+// Errors, all CodeInvalidRequest: a model named sync, or twice; a negative value in opts
+// where that has no meaning.
 func New(driver tidemark.Driver, opts *Options) (*Server, error) {
 	o, err := opts.complete()
 	if err != nil {
@@ -117,7 +121,7 @@ func (s *Server) Lookup(name string) (*Service, bool) {
 func (s *Server) Now() tidemark.Stamp { return s.clock.Now() }
 
 // Emit sends an event to the sessions in a channel. The arguments are marshalled
-// once. It waits for nobody. The error says that an argument is not JSON.
+// once. It waits for nobody. The error says that an argument cannot be JSON.
 func (s *Server) Emit(channel, event string, args ...any) error {
 	m, err := tidemark.NewEvent(event, args...)
 	if err != nil {

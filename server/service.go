@@ -24,7 +24,9 @@ type Methods map[string]Method
 // further of the call runs; what a method did before an after-hook failed stays done.
 type Hook func(ctx context.Context, c *Call) error
 
-// Publisher names the channels that hear of a call; none, or nil, for nobody.
+// Publisher names the channels that hear of a call; none, or nil, for nobody. It runs
+// after the hooks. An error becomes the caller's, and no channel hears of what the method
+// did, which stays done.
 type Publisher func(ctx context.Context, c *Call) ([]string, error)
 
 // To returns a Publisher that names the same channels for every call.
@@ -138,7 +140,7 @@ func (svc *Service) Call(ctx context.Context, name string, args ...any) (json.Ra
 	for i, a := range args {
 		raw, err := encode(a)
 		if err != nil {
-			return nil, tidemark.Wrap(err, tidemark.CodeInvalidRequest, "argument %d is not JSON", i)
+			return nil, tidemark.Wrap(err, tidemark.CodeInvalidRequest, "argument %d cannot be JSON", i)
 		}
 		if raw == nil {
 			raw = json.RawMessage("null")

@@ -252,7 +252,7 @@ func (s *Session) Get(key string) any {
 }
 
 // Emit sends an event to this session. It does not wait for the client. Errors:
-// as of tidemark.Conn.Send, or an argument that is not JSON.
+// as of tidemark.Conn.Send, or an argument that cannot be JSON.
 func (s *Session) Emit(event string, args ...any) error {
 	m, err := tidemark.NewEvent(event, args...)
 	if err != nil {
