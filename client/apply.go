@@ -92,7 +92,7 @@ func (c *cleaner) clean(s *tidemark.Schema, t *tidemark.RowMeta) error {
 		}
 		v, err := tidemark.ValueOf(f.Kind, value)
 		if err != nil {
-			return tidemark.Wrap(err, tidemark.CodeInvalidData, "the server sent a bad value").OnField(f.Name)
+			return tidemark.Wrap(err, tidemark.CodeInvalidData, "%s: the server sent what cannot be %s here", f.Name, f.Kind).OnField(f.Name)
 		}
 		row = v.AppendJSON(row)
 		return nil

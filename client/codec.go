@@ -53,7 +53,7 @@ func compile[T any](model string) (*codec, error) {
 	}
 	i, ok := c.byName["uid"]
 	if !ok || c.fields[i].typ.Kind() != reflect.String || c.fields[i].nullable || c.fields[i].Kind != tidemark.Text {
-		return nil, tidemark.NewError(tidemark.CodeInvalidData, "model %s: %s has no column uid of type string", model, t)
+		return nil, tidemark.NewError(tidemark.CodeInvalidData, "model %s: %s has no column uid of type string: a field with the tag json:\"uid\"", model, t)
 	}
 	c.uid = i
 	return c, nil
