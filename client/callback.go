@@ -98,24 +98,25 @@ func (l *list[K, F]) add(mu *sync.Mutex, k K, fn F) (cancel func()) {
 // OnEvent calls fn with the result of each service event of that name that
 // arrives: events of custom services, and of models where the server speaks the guide's
 // protocol; in the second one changes of models come by the scopes, without events. See
-// Options.OnRejection for how callbacks run.
+// Options.OnRejection for how callbacks run. cancel ends that, but for events that have arrived already;
+// it waits for no fn that runs, and may be called in one, and more than once.
 func (c *Client) OnEvent(service, action string, fn func(result json.RawMessage)) (cancel func()) {
 	return c.handlers.events.add(&c.mu, eventName{service, action}, fn)
 }
 
 // OnNotice calls fn with the value of each application event of that type.
-// Events without a function are ignored.
+// Events without a function are ignored. It runs fn, and ends, as OnEvent does.
 func (c *Client) OnNotice(kind string, fn func(value json.RawMessage)) (cancel func()) {
 	return c.handlers.notices.add(&c.mu, kind, fn)
 }
 
-// OnConnect calls fn after each connection is made.
+// OnConnect calls fn after each connection is made. It runs fn, and ends, as OnEvent does.
 func (c *Client) OnConnect(fn func()) (cancel func()) {
 	return c.handlers.connect.add(&c.mu, struct{}{}, fn)
 }
 
 // OnDisconnect calls fn after each connection has ended, with the reason; nil
-// when the client ended it.
+// when the client ended it. It runs fn, and ends, as OnEvent does.
 func (c *Client) OnDisconnect(fn func(error)) (cancel func()) {
 	return c.handlers.disconnect.add(&c.mu, struct{}{}, fn)
 }

@@ -31,7 +31,7 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-// Options of [Open]. The zero value is usable.
+// Options of [Open]. The zero value, and nil, are usable.
 type Options struct {
 	// Logger receives what goes wrong; never values of rows. Defaults to discarding.
 	Logger *slog.Logger

@@ -9,7 +9,7 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-// ModelOptions of [NewModel]. The zero value is usable; there are none yet.
+// ModelOptions of [NewModel]. The zero value, and nil, are usable; there are none yet.
 type ModelOptions struct{}
 
 // Model is a typed view of the rows of one model. Its methods may be called
@@ -35,6 +35,11 @@ type Patch map[string]any
 // zero value. The tag tidemark has options, separated by commas: index, for a
 // column that clauses name; readonly, for one that only the database writes; and
 // for strings numeric, uuid, date, time or enum, where the column is of that type.
+//
+// The columns must be of the kinds that the server's have: a value of another kind
+// keeps a scope from being synchronised, see Status.LastError. What is written
+// to a column that the server's model lacks is lost there without a rejection, and then on the device,
+// unless server.Options.RefuseUnknownFields is set.
 //
 // Writes of the model from an earlier run wait in the outbox, and all those
 // behind them, until the model is declared.
@@ -202,6 +207,7 @@ func (m *Model[T]) Watch(ctx context.Context, where tidemark.Where, opts *WatchO
 // Register makes where a scope, kept in step from the next moment with a
 // connection until Release, and returns when the store remembers it: a client
 // that is opened on the same store synchronises it even before it is registered again.
+// nil selects all.
 func (m *Model[T]) Register(ctx context.Context, where tidemark.Where) (*Scope, error) {
 	p, err := where.Compile(m.schema)
 	if err != nil {
@@ -210,7 +216,7 @@ func (m *Model[T]) Register(ctx context.Context, where tidemark.Where) (*Scope, 
 	return m.c.register(ctx, p)
 }
 
-// ResetOptions of [Model.Reset]. The zero value is usable.
+// ResetOptions of [Model.Reset]. The zero value, and nil, are usable.
 type ResetOptions struct {
 	// Discard throws away writes of the model that the server has not confirmed.
 	Discard bool
@@ -226,6 +232,7 @@ func (m *Model[T]) Reset(ctx context.Context, opts *ResetOptions) error {
 // Evict removes from the device the rows that where selects, but for those that
 // a scope selects and those with pending writes, and returns how many it removed.
 // It deletes nothing on the server: a later Watch or Register that selects them brings them back.
+// nil selects all.
 func (m *Model[T]) Evict(ctx context.Context, where tidemark.Where) (int, error) {
 	p, err := where.Compile(m.schema)
 	if err != nil {

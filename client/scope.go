@@ -72,7 +72,8 @@ func (s *Scope) Where() json.RawMessage { return json.RawMessage(s.s.id.key) }
 
 // Synced waits until the scope has been synchronised on the present connection,
 // or on the next one. It returns the server's error when that refuses to
-// synchronise the scope, and ctx's when it ends first.
+// synchronise the scope, and ctx's when it ends first. A failure that may pass ends
+// nothing: it is tried again, and Status.LastError has it meanwhile.
 func (s *Scope) Synced(ctx context.Context) error { return s.c.awaitScope(ctx, s.s, false) }
 
 // Release ends the scope, unless others hold the same one: it is no longer kept

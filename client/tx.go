@@ -6,7 +6,7 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-// MaxUnit is how many writes one [Client.Tx] may make.
+// MaxUnit is how many writes one [Client.Tx] may make: 500.
 const MaxUnit = pushMost
 
 // Tx is several writes that belong together: see [Client.Tx]. It must not be used

@@ -9,7 +9,7 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-// WatchOptions of [Model.Watch]. The zero value is usable.
+// WatchOptions of [Model.Watch]. The zero value, and nil, are usable.
 type WatchOptions struct {
 	// WaitSynced makes the first result wait for the clause's synchronisation,
 	// as long as the server can be reached; when it cannot, the local rows come

@@ -66,7 +66,7 @@ import (
 
 var _ tidemark.LogDriver = (*Driver)(nil)
 
-// Options are the parts of a [Driver] that have a default. The zero value is usable.
+// Options are the parts of a [Driver] that have a default. The zero value, and nil, are usable.
 type Options struct {
 	// MetadataTable is the name of the guide's metadata table, with its schema
 	// before a dot where it has one. Defaults to "metadata".
@@ -115,6 +115,9 @@ type Driver struct {
 // name, what cannot be synchronised: missing columns, columns of unknown types,
 // collations for which different texts are equal, soft deletion; and a database
 // that does not speak UTF-8. The handle stays the caller's.
+//
+// Before anything else is asked of the driver, [Driver.Migrate] must have run, now or at an
+// earlier start with the same models.
 func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver, error) {
 	var o Options
 	if opts != nil {

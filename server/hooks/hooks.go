@@ -32,8 +32,8 @@ func AddTimestamp(field string) server.Hook {
 
 // Protect returns an after-hook by which fields never leave the server: they are
 // taken out of the result, or of each of its elements, in the answer and in what is
-// published, whoever calls. sync.go heeds it as well when it is attached to all methods
-// of the model's service, or to findMany. A client whose where names such a field is
+// published, whoever calls. sync.go, and scopes with their live changes, heed it as well when it is
+// attached to all methods of the model's service, or to findMany. A client whose where names such a field is
 // refused with CodeUnknownField: it could guess the value from what it selects.
 //
 // Attach it without naming methods. Server code that needs the values reads them from the database.

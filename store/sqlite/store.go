@@ -28,7 +28,7 @@ import (
 
 var _ tidemark.Store = (*Store)(nil)
 
-// Options of a [Store].
+// Options of [Open]. The zero value, and nil, are usable.
 type Options struct {
 	// AllowNormal accepts a handle with synchronous=NORMAL: commits are about
 	// three times as fast, and a power failure (not a crash of the process) may lose the last of them.

@@ -14,14 +14,15 @@ import (
 
 var _ tidemark.Dialer = (*Pipe)(nil)
 
-// DefaultQueueBytes is how much may wait in one direction of a connection.
+// DefaultQueueBytes is how much may wait in one direction of a connection, in bytes,
+// unless Options.QueueBytes says otherwise.
 const DefaultQueueBytes = 1 << 20
 
 // Options are the settings of a [Pipe].
 type Options struct {
 	// QueueBytes bounds what one end has sent and the other has not received yet,
-	// in bytes; one message may exceed it when nothing else waits. Zero means the
-	// default. Defaults to [DefaultQueueBytes].
+	// in bytes; one message may exceed it when nothing else waits. Defaults to
+	// [DefaultQueueBytes].
 	QueueBytes int
 }
 
