@@ -199,7 +199,9 @@ type listeners struct {
 
 // OnConnect adds a listener that runs for each new session, and anew for one that goes on
 // where it broke (see Session.Recovered), after those added before it and before the session hears that it is connected; the session's calls wait for
-// it. An error, or a panic, closes that session. ctx ends with the session.
+// it. An error, or a panic, closes that session: it is logged, and the client is told to stay away,
+// but not why (a Go client comes back none the less, after longer and longer waits); after a panic, or a
+// CodeInternal, its line breaks as by itself, and it may come back. ctx ends with the session.
 func (s *Server) OnConnect(fn func(ctx context.Context, session *Session) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
