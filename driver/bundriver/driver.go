@@ -50,6 +50,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -79,6 +80,12 @@ type Options struct {
 	// time. It works with pgx's database/sql driver and does nothing with others. Leave it
 	// off where a pooler hands connections from one transaction to the next.
 	Prepare bool
+	// MaxConns is how many of the handle's connections the driver uses at once, half of them to write, and at
+	// least one for each; what needs one more waits. Transactions of RunInTx do not count. 0 means 16 where the
+	// handle has no bound of its own (see [sql.DB.SetMaxOpenConns]), so that thousands of devices that come back at once do
+	// not take all connections of a PostgreSQL, and otherwise no bound besides the handle's. On SQLite one
+	// connection writes, and any number may read.
+	MaxConns int
 	// Now is the clock, which dates the metadata that Migrate makes. Defaults to time.Now.
 	Now func() time.Time
 	// Logger gets warnings about the database's settings. nil discards them.
@@ -103,8 +110,12 @@ type Driver struct {
 	// texts are the statements that may stay prepared on pgx's connections; see pipeline.go.
 	texts texts
 
-	// writing has room for as many transactions as may write at once; nil for any number.
-	writing chan struct{}
+	// writing and reading have room for as many connections as may write and read at once; nil for any
+	// number. Who waits for a row's lock has a place among the writers, so readers have places of their own: what
+	// holds the lock may be about to read.
+	writing, reading chan struct{}
+	// turn is writing where writers exclude each other, nil elsewhere: the application's transactions wait for it too.
+	turn chan struct{}
 }
 
 // New registers models: values of, or pointers to, structs with bun tags. Each must
@@ -124,6 +135,9 @@ func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver,
 		o = *opts
 	}
 	d := &Driver{db: db.DB, bun: db, models: make(map[string]*model), now: o.Now, log: o.Logger, node: rand.Text() + "/"}
+	if o.MaxConns < 0 {
+		return nil, errors.New("bundriver: MaxConns must not be negative")
+	}
 	if o.MetadataTable == "" {
 		o.MetadataTable = "metadata"
 	}
@@ -140,9 +154,16 @@ func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver,
 	switch name := db.Dialect().Name(); name {
 	case bundialect.PG:
 		d.dialect = &postgres{schema: quote(cmp.Or(o.Schema, "tidemark")), metadata: d.metadata, system: "NULL", timeline: "NULL"}
+		if o.MaxConns == 0 && db.Stats().MaxOpenConnections == 0 {
+			o.MaxConns = 16
+		}
+		if o.MaxConns > 0 {
+			d.writing, d.reading = make(chan struct{}, max(o.MaxConns/2, 1)), make(chan struct{}, max(o.MaxConns-o.MaxConns/2, 1))
+		}
 	case bundialect.SQLite:
 		d.dialect = sqlite{}
 		d.writing = make(chan struct{}, 1)
+		d.turn = d.writing
 	default:
 		return nil, fmt.Errorf("bundriver: %s is neither PostgreSQL nor SQLite", name)
 	}

@@ -82,6 +82,10 @@ func (d *Driver) query(ctx context.Context, r *reader, m *model, each func() err
 	if j != nil {
 		return j.query(ctx, r, m, each, statement, args...)
 	}
+	if err := acquire(ctx, d.reading); err != nil {
+		return err
+	}
+	defer yield(d.reading)
 	rows, err := d.db.QueryContext(ctx, statement, d.args(args)...)
 	if err != nil {
 		return d.failed(ctx, err, m)

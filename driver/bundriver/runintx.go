@@ -86,12 +86,12 @@ func (d *Driver) joined(ctx context.Context) (*joined, error) {
 }
 
 func (d *Driver) open(ctx context.Context) (*joined, error) {
-	if err := d.take(ctx); err != nil {
+	if err := acquire(ctx, d.turn); err != nil {
 		return nil, err
 	}
 	btx, err := d.bun.BeginTx(ctx, d.dialect.options())
 	if err != nil {
-		d.release()
+		yield(d.turn)
 		return nil, d.failed(ctx, err, nil)
 	}
 	j := &joined{d: d, bun: btx, base: tx{d: d, on: btx.Tx}, turn: make(chan struct{}, 1)}
@@ -126,7 +126,7 @@ func (j *joined) end(committed bool) {
 		_ = j.bun.Rollback() // of a transaction that ended by itself it fails
 	}
 	j.ended = true
-	j.d.release()
+	yield(j.d.turn)
 	witnesses := j.witnesses
 	j.leave()
 	for _, w := range witnesses {

@@ -17,9 +17,9 @@ type tx struct {
 	d         *Driver
 	conn      *sql.Conn
 	on        statements
-	piped     bool      // statements can travel together
-	first     []request // what opens the transaction, until the first statement takes it along
-	writes    bool      // it holds the driver's turn to write
+	piped     bool          // statements can travel together
+	first     []request     // what opens the transaction, until the first statement takes it along
+	place     chan struct{} // among those who write, or read, at once
 	done      bool
 	attempt   attempt         // at the same writes
 	witnessed bool            // somebody hears of the changes as they are made
@@ -39,23 +39,26 @@ func (d *Driver) begin(ctx context.Context) (*tx, error) {
 	if tidemark.TxOf(ctx) != nil { // it would wait for that one
 		return nil, tidemark.NewError(tidemark.CodeInvalidRequest, "this cannot be part of a transaction")
 	}
-	if err := d.take(ctx); err != nil {
+	if err := acquire(ctx, d.writing); err != nil {
 		return nil, err
 	}
-	t := &tx{d: d, writes: true, attempt: attempt{n: 1}}
+	t := &tx{d: d, place: d.writing, attempt: attempt{n: 1}}
 	return t, t.open(ctx, d.dialect.begin())
 }
 
 // look opens a transaction that only reads, and sees the database as of one moment.
 func (d *Driver) look(ctx context.Context) (*tx, error) {
-	t := &tx{d: d, attempt: attempt{n: 1}}
+	if err := acquire(ctx, d.reading); err != nil {
+		return nil, err
+	}
+	t := &tx{d: d, place: d.reading, attempt: attempt{n: 1}}
 	return t, t.open(ctx, d.dialect.look())
 }
 
 func (t *tx) open(ctx context.Context, statements []string) error {
 	var err error
 	if t.conn, err = t.d.db.Conn(ctx); err != nil {
-		t.release()
+		yield(t.place)
 		return t.d.failed(ctx, err, nil)
 	}
 	t.on = t.conn
@@ -74,12 +77,6 @@ func (t *tx) open(ctx context.Context, statements []string) error {
 		return err
 	}
 	return nil
-}
-
-func (t *tx) release() {
-	if t.writes {
-		t.d.release()
-	}
 }
 
 func (t *tx) commit(ctx context.Context) error {
@@ -103,25 +100,25 @@ func (t *tx) end(ctx context.Context) {
 	}
 	_ = t.conn.Close()
 	t.conn = nil
-	t.release()
+	yield(t.place)
 }
 
-// take waits for the caller's turn to write, where writers take turns.
-func (d *Driver) take(ctx context.Context) error {
-	if d.writing == nil {
+// acquire waits for a place among those who write, or read, at once; nil has any number.
+func acquire(ctx context.Context, places chan struct{}) error {
+	if places == nil {
 		return nil
 	}
 	select {
-	case d.writing <- struct{}{}:
+	case places <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return unavailable(ctx.Err())
 	}
 }
 
-func (d *Driver) release() {
-	if d.writing != nil {
-		<-d.writing
+func yield(places chan struct{}) {
+	if places != nil {
+		<-places
 	}
 }
 
