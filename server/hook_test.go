@@ -77,6 +77,36 @@ func TestProtectedFieldsStay(t *testing.T) {
 	}
 }
 
+// A where that hooks refuse never becomes live, also where no page of it is read: to hear which of the scopes select
+// a row would tell what nobody may ask.
+func TestARefusedWhereIsNeverLive(t *testing.T) {
+	t.Parallel()
+	b := setup(t, &server.Options{PageBytes: 10})
+	b.server.Service("post").After(hooks.Protect("owner"))
+	b.db.Put("post", tidemark.Row(`{"uid":"x","title":"o","owner":"canary","likes":1,"due":null}`), tidemark.Meta{UID: "x", CreatedAt: 1})
+	stale := wanted("post", `{"owner":"canary"}`)
+	stale.Cursor, stale.Tag = "nonsense", "nonsense"
+	reader := b.dial()
+	reader.open(wanted("post", `{}`))
+	// The first takes all room that there is for pages.
+	for i, a := range reader.subscribe(wanted("post", `{"title":"o"}`), wanted("post", `{"owner":"canary"}`), stale) {
+		if i > 0 && (a.Scope != 0 || a.Err == nil || a.Err.Code != tidemark.CodeUnknownField) {
+			t.Errorf("scope %d: %+v", i, a)
+		}
+	}
+	if n := b.server.LiveScopes(); n != 2 {
+		t.Errorf("%d scopes are live, want 2", n)
+	}
+	b.dial().push(batch(1, update("post", "x", `{"likes":2}`, -4)))
+	b.quiet()
+	reader.mark()
+	for _, cs := range reader.changes() {
+		if len(cs[0].In) != 2 {
+			t.Errorf("the row is told to be in %v", cs[0].In)
+		}
+	}
+}
+
 // Hooks that hide rows from sessions decide about each session's: a row that it never saw is not
 // mentioned, and one that it can no longer see leaves.
 func TestHooksDecideForEachSession(t *testing.T) {

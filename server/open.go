@@ -172,7 +172,8 @@ func (s *Server) enter(ctx context.Context, c *Call, session *Session, reqs []ti
 	return answers
 }
 
-// narrow finds out what the scope selects for this session.
+// narrow finds out what the scope selects for this session. What the hooks after findMany refuse must not become
+// live, not for a moment: of which scopes a row is told would answer what was not to be asked.
 func (s *Server) narrow(ctx context.Context, c *Call, sub *subscription) error {
 	svc, ok := s.Lookup(sub.request.Model)
 	if !ok || svc.model == nil {
@@ -186,8 +187,11 @@ func (s *Server) narrow(ctx context.Context, c *Call, sub *subscription) error {
 	if err != nil {
 		return err
 	}
-	sub.where = where
 	sub.reading.find.Args = []json.RawMessage{json.RawMessage(where.Key())} // as of every page of the scope
+	if _, err := sub.reading.after(nil); err != nil {
+		return err
+	}
+	sub.where = where
 	return nil
 }
 
