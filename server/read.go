@@ -47,6 +47,11 @@ func (r *reading) hooks(hooks []Hook) error {
 	return nil
 }
 
+// narrows reports whether before-hooks run on the where of findMany.
+func (s *setup) narrows() bool {
+	return len(s.beforeAll)+len(s.before[tidemark.MethodFindMany]) > 0
+}
+
 // filters reports whether after-hooks run on the rows that findMany returns.
 func (s *setup) filters() bool {
 	return len(s.afterAll)+len(s.after[tidemark.MethodFindMany]) > 0

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"slices"
 
 	"github.com/tidemark-sync/tidemark"
@@ -27,8 +28,8 @@ type reconciliation struct {
 	entries []tidemark.ClientEntry
 	index   map[string]int // of entries, by uid
 
-	selects  *tidemark.Predicate // the where, as the hooks narrowed it
-	readable *tidemark.Predicate // what the hooks added to it
+	asked   *tidemark.Predicate // the where
+	selects *tidemark.Predicate // the same, as the hooks narrowed it
 
 	result    tidemark.SyncResult
 	outside   []tidemark.RowMeta // rows that are told, though the where does not select them
@@ -122,28 +123,43 @@ func (r *reconciliation) parse(raw []byte) error {
 }
 
 // narrow finds out what the client may sync.
-func (r *reconciliation) narrow() error {
-	asked, selects, err := r.reading.narrow()
-	if err != nil {
-		return err
-	}
-	r.selects = selects
-	r.readable, err = added(asked, selects)
+func (r *reconciliation) narrow() (err error) {
+	r.asked, r.selects, err = r.reading.narrow()
 	return err
 }
 
-// added returns what the hooks have added to the where that was asked for: a row
-// outside that is not the client's to read, while one that merely lies outside its own where is.
-func added(asked, narrowed *tidemark.Predicate) (*tidemark.Predicate, error) {
-	more := tidemark.Row(narrowed.Key())
+// readable returns what a row outside the where must satisfy to be the client's to read: what the hooks added. Where they
+// left a member as it came, it may be theirs as well, if the client asked for the very same; what they make of a where without
+// members tells. Where they refuse that one, nothing outside is the client's.
+func (r *reconciliation) readable() (wheres []*tidemark.Predicate, err error) {
+	more, same, err := added(r.asked, r.selects)
+	if err != nil || !same || !r.setup.narrows() {
+		return []*tidemark.Predicate{more}, err
+	}
+	all := r.svc.newReading(r.ctx, r.call, json.RawMessage("{}"))
+	_, theirs, err := all.narrow()
+	if err != nil {
+		if err = outward(err); tidemark.Temporary(err) {
+			return nil, err
+		}
+		return []*tidemark.Predicate{r.selects}, nil
+	}
+	return []*tidemark.Predicate{more, theirs}, nil
+}
+
+// added returns what the hooks have added to the where that was asked for, and whether there is a member that they
+// have left as it was.
+func added(asked, narrowed *tidemark.Predicate) (more *tidemark.Predicate, same bool, err error) {
+	rest := tidemark.Row(narrowed.Key())
 	mine := tidemark.Row(asked.Key())
 	_ = tidemark.EachMember(tidemark.Row(narrowed.Key()), func(member string, value []byte) error { // the alternatives are one
 		if bytes.Equal(value, mine.Get(member)) {
-			more = more.Without(member)
+			rest, same = rest.Without(member), true
 		}
 		return nil
 	})
-	return tidemark.ParseWhere(narrowed.Schema(), more)
+	more, err = tidemark.ParseWhere(narrowed.Schema(), rest)
+	return more, same, err
 }
 
 // snapshot reads the rows and all metadata as of one moment, and gives metadata to
@@ -338,8 +354,12 @@ func (r *reconciliation) tellOutside() error {
 	if err != nil {
 		return err
 	}
+	readable, err := r.readable()
+	if err != nil {
+		return err
+	}
 	for _, rm := range r.outside {
-		visible := r.readable.Match(rm.Row)
+		visible := !slices.ContainsFunc(readable, func(p *tidemark.Predicate) bool { return !p.Match(rm.Row) })
 		if left != nil {
 			row, there := left[rm.Meta.UID]
 			rm.Row, visible = row, visible && there

@@ -217,6 +217,43 @@ func TestHooksAddToAlternatives(t *testing.T) {
 	}
 }
 
+// What hooks add stays theirs where the client asks for the very same: rows outside are not the client's to read.
+func TestClientAsksForWhatHooksAdd(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil).shared()
+	var entries []string
+	for _, r := range []tidemark.Row{row("mine", "open", "me"), row("left", "shut", "me"), row("his", "open", "him"), row("his2", "shut", "him")} {
+		b.db.Put("post", r, created(r.UID(), -50))
+		entries = append(entries, r.UID()+" "+createdAt(-60))
+	}
+	b.server.Service("post").Before(func(_ context.Context, c *server.Call) error {
+		c.Args[0] = json.RawMessage(tidemark.Row(c.Args[0]).With("owner", []byte(`"me"`)))
+		return nil
+	}, "findMany")
+	for _, where := range []string{`{"owner":"me","title":"open"}`, `{"title":"open","owner":"him"}`, `{"title":"open"}`} {
+		equal(t, lists(b.dial().sync("post", json.RawMessage(where), dict(entries...))),
+			`update mine"open" -50 - -; update left"shut" -50 - -; delete his -50; delete his2 -50`)
+	}
+}
+
+// Where the hooks refuse a where that asks for everything, nothing outside the one that was asked for is told.
+func TestHooksThatRefuseAnOpenWhere(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil).shared()
+	for _, r := range []tidemark.Row{row("mine", "open", "me"), row("his", "open", "him")} {
+		b.db.Put("post", r, created(r.UID(), -50))
+	}
+	b.server.Service("post").Before(func(_ context.Context, c *server.Call) error {
+		if string(tidemark.Row(c.Args[0]).Get("owner")) != `"me"` {
+			return tidemark.NewError(tidemark.CodeDenied, "not yours")
+		}
+		return nil
+	}, "findMany")
+	c := b.dial()
+	equal(t, lists(c.sync("post", json.RawMessage(`{"owner":"me"}`), dict("mine "+createdAt(-60), "his "+createdAt(-60)))), `update mine"open" -50 - -; delete his -50`)
+	c.refused(tidemark.CodeDenied, "sync", "go", "post", json.RawMessage(`{}`), dict())
+}
+
 // A deletion that is refused, by a hook or since the row changed meanwhile, gives the row back.
 func TestRefusedDeletionInSync(t *testing.T) {
 	t.Parallel()
