@@ -123,8 +123,8 @@ func parseMutation(raw []byte) (m Mutation, err error) {
 		case 2:
 			m.UID, err = DecodeString(v)
 		case 3:
-			if at, e := parseInteger(v); e == nil && at >= minInstant {
-				m.Stamp = Stamp(min(at, maxInstant)) // which the server clamps
+			if at, e := parseInteger(v); e == nil && at >= minInstant && at != 0 {
+				m.Stamp = stampOfInstant(min(at, maxInstant)) // which the server clamps
 			}
 		case 4:
 			if string(v) != "null" {

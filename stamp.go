@@ -11,7 +11,7 @@ import (
 
 // Stamp is the time of a write: microseconds since 1970-01-01T00:00:00Z. Zero
 // means none. The instant 1970-01-01T00:00:00Z itself, which some clients send
-// for a missing date, is read as one microsecond later.
+// for a missing date, and all before it are read as one microsecond later: there are no negative stamps.
 type Stamp int64
 
 // StampOf returns t as a stamp, cut to microseconds (PostgreSQL's precision).
@@ -23,12 +23,7 @@ func StampOf(t time.Time) Stamp {
 	return stampOfInstant(t.UnixMicro())
 }
 
-func stampOfInstant(us int64) Stamp {
-	if us == 0 {
-		return 1
-	}
-	return Stamp(us)
-}
+func stampOfInstant(us int64) Stamp { return Stamp(max(us, 1)) }
 
 // Time returns s in UTC, the zero time for zero.
 func (s Stamp) Time() time.Time {

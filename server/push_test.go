@@ -281,3 +281,20 @@ func BenchmarkPush(b *testing.B) {
 		})
 	}
 }
+
+// A date before 1970 makes nothing that others cannot read: they would never get past it.
+func TestDatesBefore1970(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	c, reader := b.dial(), b.dial()
+	names := map[int64]string{reader.open(wanted("post", `{}`)).Scopes[0].Scope: "all"}
+	c.result("sync", "push", json.RawMessage(`{"client":"`+device+`","first":1,"mutations":[["create","post","a",-5,{"title":"1"}],["update","post","dead",-9000000000000000,{"title":"1"}],["delete","post","dead",-1]]}`))
+	c.result("post", "createWithMeta", "b", map[string]any{"title": "2"}, "1969-12-31T23:59:59.000Z")
+	c.result("post", "createWithMeta", "c", map[string]any{"title": "3"}, -1000)
+	b.quiet()
+	reader.mark()
+	equalList(t, reader.told(names), []string{`row a "1" in all`, `row b "2" in all`, `row c "3" in all`})
+	if p := b.dial().open(wanted("post", `{}`)).Scopes[0].Page; p == nil || len(p.Rows) != 3 {
+		t.Errorf("page %+v", p)
+	}
+}

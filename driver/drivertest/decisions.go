@@ -65,8 +65,8 @@ var decisions = []check{
 			t.Errorf("got %+v", outs)
 		}
 	}},
-	{"stamps at the ends", "stamps before 1970, at its begin and in the years 0000 and 9999 are kept", func(t *testing.T, h Harness) {
-		for i, at := range []tidemark.Stamp{-62167219199999999, -1, 1, 253402300799999999} {
+	{"stamps at the ends", "stamps at the begin of 1970 and in the year 9999 are kept; there are none before", func(t *testing.T, h Harness) {
+		for i, at := range []tidemark.Stamp{1, 2, 253402300799999999} {
 			uid := fmt.Sprintf("s%d", i)
 			o := h.write(t, h.mutation(t, tidemark.Create, "list", uid, `{"title":"x"}`, at))[0]
 			if want := (tidemark.Meta{UID: uid, CreatedAt: at}); !o.Applied || o.Meta != want || h.get(t, "list", uid).Meta != want {
