@@ -160,14 +160,19 @@ func (l *Ledger) Receipt(n int64) *Receipt {
 	return &l.Receipts[i]
 }
 
-// Record notes the outcomes of b.Mutations from number l.Highest+1 on, and forgets what the client has confirmed.
+// maxReceipts bounds the verdicts that are kept for a client that confirms none: each push reads and writes them all.
+const maxReceipts = 10_000
+
+// Record notes the outcomes of b.Mutations from number l.Highest+1 on, and forgets what the client has confirmed, and
+// the oldest beyond some ten thousand.
 func (l *Ledger) Record(b *Batch, outs []Outcome) {
 	skip := len(b.Mutations) - len(outs)
 	for i := range outs {
 		l.Receipts = append(l.Receipts, Receipt{Digest: b.digest(skip + i), Applied: outs[i].Applied, Err: WireErrorOf(outs[i].Err)})
 	}
 	l.Highest += int64(len(outs))
-	if done := min(b.Confirmed, l.Highest) - l.Confirmed; done > 0 {
+	most := max(maxReceipts, 2*len(b.Mutations)) // a client has two batches on their way
+	if done := max(l.Confirmed, min(b.Confirmed, l.Highest), l.Highest-int64(most)) - l.Confirmed; done > 0 {
 		l.Confirmed += done
 		l.Receipts = slices.Clone(l.Receipts[min(done, int64(len(l.Receipts))):])
 	}

@@ -2,6 +2,7 @@ package tidemark_test
 
 import (
 	"encoding/json"
+	"math"
 	"reflect"
 	"testing"
 
@@ -55,6 +56,41 @@ func TestDamagedLedgersAreRefused(t *testing.T) {
 		if l, err := tidemark.ParseLedger([]byte(text)); tidemark.CodeOf(err) != tidemark.CodeInternal {
 			t.Errorf("%s was read as %+v, %v", text, l, err)
 		}
+	}
+}
+
+// A client that confirms nothing does not have the server keep all of its verdicts.
+func TestLedgerOfWhoConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	const size = 500
+	var l *tidemark.Ledger
+	for first := int64(1); first < 60*size; first += size {
+		b := &tidemark.Batch{Client: "c"}
+		for i := range int64(size) {
+			b.Mutations = append(b.Mutations, tidemark.Mutation{N: first + i, Op: tidemark.Delete, Model: "post", UID: "x", Stamp: 1})
+		}
+		if l == nil {
+			l = tidemark.NewLedger(b)
+		}
+		if n, err := l.Admit(b); n != 0 || err != nil {
+			t.Fatal(n, err)
+		}
+		l.Record(b, make([]tidemark.Outcome, size))
+		if n, err := l.Admit(b); n != size || err != nil {
+			t.Fatalf("the same again: %d repetitions, %v", n, err)
+		}
+	}
+	if n := len(l.Receipts); n > 10_000 || l.Receipt(l.Highest-9_999) == nil || l.Highest != 60*size {
+		t.Errorf("%d receipts are kept of %d", n, l.Highest)
+	}
+	old := &tidemark.Batch{Client: "c", Mutations: []tidemark.Mutation{{N: 7, Op: tidemark.Delete, Model: "post", UID: "x", Stamp: 1}}}
+	if _, err := l.Admit(old); tidemark.CodeOf(err) != tidemark.CodeRepeated {
+		t.Errorf("got %v", err)
+	}
+	next := &tidemark.Batch{Client: "c", Confirmed: math.MinInt64, Mutations: []tidemark.Mutation{{N: l.Highest + 1, Op: tidemark.Delete, Model: "post", UID: "x", Stamp: 1}}}
+	l.Record(next, make([]tidemark.Outcome, 1))
+	if n, err := l.Admit(next); n != 1 || err != nil || l.Confirmed < 0 {
+		t.Errorf("with a number out of range confirmed: %d repetitions, %v, %d", n, err, l.Confirmed)
 	}
 }
 
