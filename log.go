@@ -22,7 +22,7 @@ type LogDriver interface {
 
 	// Own reports whether all changes between two cursors were made through this very driver, by calls
 	// that had a [Witness]: who hears of them as they are made has then heard of all. It is false for
-	// those of another process on the same database.
+	// those of another process on the same database, and where the log no longer has all that followed from.
 	Own(ctx context.Context, from, to Cursor) (bool, error)
 
 	// Pull reads, as of one moment, a page of rows that have changed since q.From; all rows

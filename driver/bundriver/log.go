@@ -121,10 +121,11 @@ func (d *Driver) Horizon(ctx context.Context) (tidemark.Cursor, error) {
 func (d *Driver) Own(ctx context.Context, from, to tidemark.Cursor) (bool, error) {
 	p := d.dialect.positions()
 	own := true
+	var r reach
 	rd := newReader(nil, 1)
 	err := d.seeing(ctx, func(t *tx) error {
 		own = true
-		return t.do(ctx, request{
+		return t.do(ctx, t.reach(from, &r), request{
 			statement: "SELECT 1 FROM " + d.dialect.table("log") + " l WHERE " + p.column + " >= " + p.bound(d.dialect, 1) + " AND " + p.column + " < " + p.bound(d.dialect, 2) +
 				" AND substr(l.origin, 1, " + strconv.Itoa(len(d.node)) + ") <> " + d.dialect.placeholder(3) + " LIMIT 1",
 			args: []any{strconv.FormatInt(from.At, 10), strconv.FormatInt(to.At, 10), d.node}, reads: rd,
@@ -134,7 +135,7 @@ func (d *Driver) Own(ctx context.Context, from, to tidemark.Cursor) (bool, error
 			},
 		})
 	})
-	return own, err
+	return own && r.check(from) == nil, err
 }
 
 // seeing runs fn in a transaction that reads, again where the connection was of no use.

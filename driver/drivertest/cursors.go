@@ -170,7 +170,7 @@ var cursors = []check{
 			t.Errorf("the next one: %+v", vs[0])
 		}
 	}},
-	{"changes that nobody heard of", "Own is true between two cursors when a witness heard of every change between them, and false otherwise", func(t *testing.T, h Harness) {
+	{"changes that nobody heard of", "Own is true between two cursors when a witness heard of every change between them, and false otherwise, also where they have been purged since", func(t *testing.T, h Harness) {
 		d := h.log(t)
 		heard := func(from tidemark.Cursor, what string, want bool) tidemark.Cursor {
 			t.Helper()
@@ -194,5 +194,9 @@ var cursors = []check{
 		c = heard(c, "a push without one", false)
 		heard(c, "nothing", true)
 		heard(before, "all of it", false)
+		if h.purged(t) == 0 {
+			t.Error("purged nothing")
+		}
+		heard(before, "all of it, which was purged", false)
 	}},
 }
