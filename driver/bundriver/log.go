@@ -77,7 +77,8 @@ func (t *tx) reach(from tidemark.Cursor, into *reach) request {
 	d := t.d.dialect
 	p := d.positions()
 	nonce := func(position string) string {
-		return "coalesce((SELECT l.nonce FROM " + d.table("log") + " l WHERE " + p.column + " < " + position + " ORDER BY " + p.backward + " LIMIT 1), s.nonce)"
+		// From the floor on: what was purged may still lie in the index, millions of entries of it.
+		return "coalesce((SELECT l.nonce FROM " + d.table("log") + " l WHERE " + p.column + " >= s.forgotten AND " + p.column + " < " + position + " ORDER BY " + p.backward + " LIMIT 1), s.nonce)"
 	}
 	rd := newReader(nil, 5)
 	return request{
