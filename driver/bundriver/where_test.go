@@ -31,7 +31,6 @@ func TestVectorsSelectTheSameRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	var v struct {
-		Rows  []Item
 		Cases []struct {
 			Where json.RawMessage
 			UIDs  []string
@@ -46,7 +45,11 @@ func TestVectorsSelectTheSameRows(t *testing.T) {
 		if _, err := db.NewCreateTable().Model((*Item)(nil)).Exec(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := db.NewInsert().Model(&v.Rows).Exec(ctx); err != nil {
+		var own struct{ Rows []Item } // bun writes into them
+		if err := json.Unmarshal(raw, &own); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.NewInsert().Model(&own.Rows).Exec(ctx); err != nil {
 			t.Fatal(err)
 		}
 		d := e.driver(t, db, []any{(*Item)(nil)})
