@@ -27,6 +27,10 @@ type Options struct {
 	// those beyond are answered with CodeLimit. Defaults to 1,024.
 	MaxOutstanding int
 
+	// MaxOutstandingBytes is how many bytes such calls of one session may have, with their
+	// attachments; those beyond are answered with CodeLimit. One may exceed it when no other waits. Defaults to 64 MiB.
+	MaxOutstandingBytes int
+
 	// MaxScopes is how many scopes a session may hold; those beyond are refused with
 	// CodeLimit. Defaults to 128.
 	MaxScopes int
@@ -73,6 +77,7 @@ type Options struct {
 
 const (
 	defaultOutstanding = 1024
+	defaultWaiting     = 64 << 20
 	defaultTimeout     = time.Minute
 	defaultPush        = 500
 	defaultScopes      = 128
@@ -90,8 +95,8 @@ func (o *Options) complete() (Options, error) {
 	if o != nil {
 		c = *o
 	}
-	if c.MaxDrift < 0 || c.MaxOutstanding < 0 || c.MaxPush < 0 || c.MaxScopes < 0 || c.PageBytes < 0 {
-		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: MaxDrift, MaxOutstanding, MaxPush, MaxScopes and PageBytes must not be negative")
+	if c.MaxDrift < 0 || c.MaxOutstanding < 0 || c.MaxOutstandingBytes < 0 || c.MaxPush < 0 || c.MaxScopes < 0 || c.PageBytes < 0 {
+		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: MaxDrift, MaxOutstanding, MaxOutstandingBytes, MaxPush, MaxScopes and PageBytes must not be negative")
 	}
 	if r, t := c.Recovery, c.Transfer; r.MaxAge < 0 || r.MaxBytes < 0 || r.MaxSessions < 0 || t.MaxAge < 0 || t.MaxSessions < 0 {
 		return c, tidemark.NewError(tidemark.CodeInvalidRequest, "server: the bounds of Recovery and Transfer must not be negative")
@@ -108,6 +113,7 @@ func (o *Options) complete() (Options, error) {
 	if c.MaxOutstanding == 0 {
 		c.MaxOutstanding = defaultOutstanding
 	}
+	c.MaxOutstandingBytes = cmp.Or(c.MaxOutstandingBytes, defaultWaiting)
 	c.MaxPush = cmp.Or(c.MaxPush, defaultPush)
 	c.MaxScopes = cmp.Or(c.MaxScopes, defaultScopes)
 	c.PageBytes = cmp.Or(c.PageBytes, defaultPage)

@@ -25,14 +25,8 @@ func (s *Session) request(m *tidemark.Message) {
 		r.refuse(err)
 		return
 	}
-	if s.outstanding.Add(1) > int64(s.server.opts.MaxOutstanding) {
-		s.outstanding.Add(-1)
-		r.refuse(tidemark.NewError(tidemark.CodeLimit, "more than %d calls wait for their answers", s.server.opts.MaxOutstanding))
-		return
-	}
-	if !s.server.work.begin(calls) {
-		s.outstanding.Add(-1)
-		r.refuse(errShutdown)
+	if err := r.enter(); err != nil {
+		r.refuse(err)
 		return
 	}
 	s.mu.Lock()
@@ -43,8 +37,44 @@ func (s *Session) request(m *tidemark.Message) {
 	case open:
 		r.begin()
 	default:
-		r.end()
+		r.drop()
 	}
+}
+
+// enter counts the call among those that wait for their answers, unless there are too many, or their bytes.
+func (r *request) enter() (err error) {
+	s, o := r.session, &r.session.server.opts
+	n, bytes := s.outstanding.Add(1), s.waiting.Add(r.size())
+	switch {
+	case n > int64(o.MaxOutstanding):
+		err = tidemark.NewError(tidemark.CodeLimit, "more than %d calls wait for their answers", o.MaxOutstanding)
+	case n > 1 && bytes > int64(o.MaxOutstandingBytes):
+		err = tidemark.NewError(tidemark.CodeLimit, "calls of more than %d bytes wait for their answers", o.MaxOutstandingBytes)
+	case !s.server.work.begin(calls):
+		err = errShutdown
+	}
+	if err != nil {
+		r.leave()
+	}
+	return err
+}
+
+// leave takes the call from those that wait. It comes before the answer, by which the client knows that it may send the next.
+func (r *request) leave() {
+	r.session.waiting.Add(-r.size())
+	r.session.outstanding.Add(-1)
+}
+
+// size is how much memory the call holds while it waits, roughly.
+func (r *request) size() int64 {
+	n := 0
+	for _, b := range r.message.Args {
+		n += len(b)
+	}
+	for _, b := range r.message.Attachments {
+		n += len(b)
+	}
+	return int64(n)
 }
 
 // resolve reads the envelope and finds the service and its method.
@@ -90,6 +120,7 @@ func (r *request) newRun(ctx context.Context) *run {
 // finish answers when the events of the call have left.
 func (r *request) finish(run *run) {
 	run.origin.wait(r.session.ctx)
+	r.leave()
 	if run.err != nil {
 		r.refuse(run.err)
 	} else {
@@ -98,12 +129,12 @@ func (r *request) finish(run *run) {
 			r.refuse(err)
 		}
 	}
-	r.end()
+	r.session.server.work.end(calls)
 }
 
-// end is the end of a request that was taken.
-func (r *request) end() {
-	r.session.outstanding.Add(-1)
+// drop is the end of a request that is not begun.
+func (r *request) drop() {
+	r.leave()
 	r.session.server.work.end(calls)
 }
 

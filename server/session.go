@@ -31,6 +31,7 @@ type Session struct {
 
 	closed      sync.Once    // guards what the end of the connection sets off
 	outstanding atomic.Int64 // calls that were taken and are not yet answered
+	waiting     atomic.Int64 // their bytes
 
 	mu      sync.Mutex           // protects what follows; nothing that waits is done under it
 	closing tidemark.CloseReason // of a close that came before conn was known
@@ -142,7 +143,7 @@ func (s *Session) open() {
 		if to == open {
 			r.begin()
 		} else {
-			r.end()
+			r.drop()
 		}
 	}
 	s.early = nil

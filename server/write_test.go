@@ -403,3 +403,30 @@ func TestLimitOfOutstandingCalls(t *testing.T) {
 	}
 	equal(t, c.result("post", "findMany", map[string]any{}), "[]")
 }
+
+// What a session has sent and what waits is bounded in bytes too; a large call is taken when no other waits.
+func TestLimitOfOutstandingBytes(t *testing.T) {
+	t.Parallel()
+	b := setup(t, &server.Options{MaxOutstandingBytes: 1000})
+	gate := make(chan struct{})
+	if _, err := b.server.Handle("util", server.Methods{"wait": func(ctx context.Context, _ *server.Call) (any, error) {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+		}
+		return 1, nil
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	c, other := b.dial(), b.dial()
+	large := strings.Repeat("x", 600)
+	ids := []uint64{c.send("util", "wait", large), c.send("util", "wait")}
+	c.refused(tidemark.CodeLimit, "post", "findMany", map[string]any{"title": large})
+	c.result("post", "findMany", map[string]any{})
+	other.result("post", "findMany", map[string]any{"title": large + large})
+	close(gate)
+	for _, id := range ids {
+		equal(t, string(c.answer(id).Result), "1")
+	}
+	equal(t, c.result("post", "findMany", map[string]any{"title": large + large}), "[]")
+}
