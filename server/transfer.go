@@ -31,7 +31,8 @@ type Transfer struct {
 
 const (
 	maxToken       = 256 // bytes
-	maxWrongTokens = 3   // after which a session is kept no longer
+	maxName        = 1024
+	maxWrongTokens = 3 // after which a session is kept no longer
 )
 
 // setToken takes the token by which a successor can ask for this session's channels.
@@ -64,13 +65,17 @@ func (s *Session) transfer(m *tidemark.Message) {
 	if err1 != nil || err2 != nil || to != s.id {
 		return
 	}
-	if !s.server.remains.transfer {
-		_ = s.Emit(tidemark.EventTransferFail, from, to)
-		return
-	}
 	token := ""
 	if len(m.Args) > 2 {
 		token, _ = tidemark.DecodeString(m.Args[2])
+	}
+	long := len(from) > maxName || len(token) > maxToken // as no session's is
+	if long {
+		from = short(from)
+	}
+	if !s.server.remains.transfer || long {
+		_ = s.Emit(tidemark.EventTransferFail, from, to)
+		return
 	}
 	if s.outstanding.Add(1) > int64(s.server.opts.MaxOutstanding) {
 		s.outstanding.Add(-1)

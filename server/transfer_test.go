@@ -236,3 +236,27 @@ func TestTransferWithoutTokens(t *testing.T) {
 		equal(t, b.holds(c), "[all room] alice")
 	})
 }
+
+// Names and tokens beyond any that there are do not wait in memory until the session is open.
+func TestTransferIsRefusedForItsLength(t *testing.T) {
+	transferring(t, server.Transfer{}, func(t *testing.T, b *bench) {
+		gate := make(chan struct{})
+		b.server.OnConnect(func(ctx context.Context, _ *server.Session) error {
+			select {
+			case <-gate:
+			case <-ctx.Done():
+			}
+			return nil
+		})
+		c := b.dialWith(tidemark.Hello{})
+		long := strings.Repeat("x", 10_000)
+		c.emit(tidemark.EventTransfer, long, c.id, secret)
+		c.emit(tidemark.EventTransfer, "gone", c.id, long)
+		c.emit(tidemark.EventTransfer, "gone", c.id, secret)
+		synctest.Wait()
+		equalList(t, c.transferred(), []string{"error", "error"})
+		close(gate)
+		synctest.Wait()
+		equalList(t, c.transferred(), []string{"error", "error", "error"})
+	})
+}
