@@ -79,7 +79,7 @@ func (svc *Service) Name() string { return svc.name }
 //
 // A before-hook of findMany and findUnique that narrows what a client may read sets a member of the where, argument
 // 0, with Row.With: a row must satisfy all members beside `$or`, whatever alternatives stand there. It binds sync.go and
-// scopes too. One that refuses what a where asks for must look into the alternatives as well, and take a field's value for what
+// scopes too; sync.go also asks what it makes of a where without members, where the client's has one that the hook leaves as it is. One that refuses what a where asks for must look into the alternatives as well, and take a field's value for what
 // it may be: `{"in":[...]}`, bounds, null, or no member at all, which is every value. A where with two members of a name
 // is refused later, so the one that Row.Get finds is the only one. Do not set `$or` itself, which takes
 // the client's away: there is one in a where.
@@ -98,8 +98,8 @@ func (svc *Service) Before(h Hook, methods ...string) {
 // what is published; what it changes inside the result changes both. It panics for a
 // method that the service lacks.
 //
-// After-hooks of findMany bind scopes too: rows that they remove are not told, nor that something
-// became of them. They should decide by the row and by what does not change during a session: when they
+// After-hooks of findMany bind scopes too: they are asked, without rows, before a scope becomes live, and may refuse its where.
+// Rows that they remove are not told, nor that something became of them. They should decide by the row and by what does not change during a session: when they
 // would decide otherwise about a row that has not changed, nobody asks them, and they are asked now about the
 // versions that the session was shown before. Two things do tell of what they hide: a
 // scope's total counts it, and the uid after which the next page begins may be a hidden row's. A before-hook that narrows
