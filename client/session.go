@@ -335,7 +335,7 @@ func (s *session) applyEvents(ctx context.Context) error {
 	s.events = s.events[:0]
 	return s.c.commit(ctx, func(w *work) error {
 		for _, model := range models {
-			if err := w.applyStates(model, byModel[model], s.c.wanted(model)); err != nil {
+			if err := w.applyStates(model, byModel[model], s.c.wanted(model), s.syncing(model)); err != nil {
 				return err
 			}
 		}
@@ -343,9 +343,20 @@ func (s *session) applyEvents(ctx context.Context) error {
 	})
 }
 
+// syncing reports whether the answer to a sync of the model is awaited.
+func (s *session) syncing(model string) bool {
+	for sc := range s.syncs {
+		if sc.id.model == model {
+			return true
+		}
+	}
+	return false
+}
+
 // applyStates applies states of rows of one model; wanted says of a row that
-// nothing is held of whether it belongs on this device.
-func (w *work) applyStates(model string, states []tidemark.RowMeta, wanted func(tidemark.Row) bool) error {
+// nothing is held of whether it belongs on this device. guard says that an answer may be on
+// its way that is older: of a row that does not belong here a tombstone then keeps that from bringing it.
+func (w *work) applyStates(model string, states []tidemark.RowMeta, wanted func(tidemark.Row) bool, guard bool) error {
 	uids := make([]string, 0, len(states))
 	seen := make(map[string]bool, len(states))
 	for _, t := range states {
@@ -361,8 +372,13 @@ func (w *work) applyStates(model string, states []tidemark.RowMeta, wanted func(
 	touched := make(map[string]bool, len(recs))
 	for _, t := range states {
 		w.c.observe(t.Meta.T())
-		if take(byUID[t.Meta.UID], t, wanted(t.Row)) {
-			touched[t.Meta.UID] = true
+		r := byUID[t.Meta.UID]
+		changed := take(r, t, wanted(t.Row))
+		if !changed && guard && r.IsZero() {
+			r.Meta, changed = tidemark.Departure{UID: r.UID, At: t.Meta.T()}.Meta(), true
+		}
+		if changed {
+			touched[r.UID] = true
 		}
 	}
 	return w.resettle(model, only(recs, touched))

@@ -246,7 +246,7 @@ func (s *session) applySync(ctx context.Context, sc *scope, r tidemark.SyncResul
 	all := func(tidemark.Row) bool { return true }
 	defer s.c.extendSyncs(len(r.AddDatabase) + len(r.UpdateDatabase))
 	return s.c.commit(ctx, func(w *work) error {
-		if err := w.applyStates(model, append(r.AddClient, r.UpdateClient...), all); err != nil {
+		if err := w.applyStates(model, append(r.AddClient, r.UpdateClient...), all, false); err != nil {
 			return err
 		}
 		if err := w.applyDeletions(model, r.DeleteClient); err != nil {

@@ -493,3 +493,24 @@ func TestSyncThatFailsIsTriedAgain(t *testing.T) {
 		b.sees("theirs")
 	})
 }
+
+// An event may overtake the answer to a sync that was read before it.
+func TestStaleSyncAnswerDoesNotBringARowThatWasNotHeld(t *testing.T) {
+	for name, event := range map[string]tidemark.RowMeta{"deleted": tombstone("u", "in", T2), "left": state("u", "out", T0, T2, 0)} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, b *bench) {
+				b.script.on(tidemark.MethodSyncGo, nil)
+				b.open()
+				b.register(tidemark.Where{"label": "in"})
+				sync := b.script.next()
+				b.script.event(tidemark.MethodUpdate, event)
+				b.sees()
+				sync.synced(tidemark.SyncResult{AddClient: []tidemark.RowMeta{live("u", "in", T1)}})
+				b.sees()
+				b.state(client.Synced)
+				b.script.event(tidemark.MethodUpdate, state("u", "in", T0, T2+1, 0))
+				b.sees("in")
+			})
+		})
+	}
+}
