@@ -55,6 +55,9 @@ func (s *session) due() (joining, pulling []*subscription) {
 			continue
 		}
 		sub := s.subs[sc.id]
+		if sub != nil && sub.scope != sc { // released and registered again: meanwhile its rows may have been evicted
+			sub.scope, sub.have = sc, 0
+		}
 		if sub == nil || !sub.complete {
 			s.c.synced(sc, 0)
 		}
@@ -76,7 +79,6 @@ func (s *session) due() (joining, pulling []*subscription) {
 			}
 			pulling = append(pulling, sub)
 		}
-		sub.scope = sc
 	}
 	byName := func(a, b *subscription) int { return a.id.compare(b.id) }
 	slices.SortFunc(joining, byName)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-sync/tidemark"
@@ -263,5 +264,45 @@ func TestSeveralHoldersOfOneScope(t *testing.T) { // 72 and 75
 		if s := b.client.Status(); s.Scopes != 0 {
 			t.Fatalf("%d scopes are left, want 0", s.Scopes)
 		}
+	})
+}
+
+// heldUp is a connection whose sends wait for the gate, when there is one.
+type heldUp struct {
+	tidemark.Conn
+	gate *chan struct{}
+}
+
+func (c *heldUp) Send(m *tidemark.Message) error {
+	if *c.gate != nil {
+		<-*c.gate
+	}
+	return c.Conn.Send(m)
+}
+
+// The session has not noticed yet that the clause was released when it is registered again, without its rows.
+func TestClauseThatIsReleasedEvictedAndRegisteredAtOnceIsToldAgain(t *testing.T) {
+	inSecondWorld(t, nil, func(t *testing.T, w *world) {
+		w.fill(3)
+		var gate chan struct{}
+		b := w.deviceOver(func(ctx context.Context, hello tidemark.Hello, h tidemark.Handler) (tidemark.Conn, tidemark.Welcome, error) {
+			conn, welcome, err := w.dial(ctx, hello, h)
+			return &heldUp{conn, &gate}, welcome, err
+		}, nil)
+		s := b.register(nil)
+		b.state(client.Synced)
+		gate = make(chan struct{})
+		b.create("v", "mine") // which the session is sending
+		synctest.Wait()
+		s.Release()
+		if _, err := b.items.Evict(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.items.Register(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+		close(gate)
+		b.state(client.Synced)
+		b.equals(w, nil)
 	})
 }
