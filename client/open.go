@@ -124,14 +124,18 @@ func (s *session) joinRequests(ctx context.Context, joining []*subscription) ([]
 }
 
 // prepare reads where the copies of the scopes stand, and gives passes from the beginning
-// a number.
+// a number. None of them has a pass then, while there are strays.
 func (s *session) prepare(ctx context.Context, subs []*subscription) error {
 	if len(subs) == 0 {
 		return nil
 	}
 	var number int64
-	err := s.c.commit(ctx, func(w *work) error {
+	var wait bool
+	err := s.c.commit(ctx, func(w *work) (err error) {
 		number = 0
+		if wait, err = s.strays(w); err != nil || wait {
+			return err
+		}
 		marked, err := w.marked()
 		if err != nil {
 			return err
@@ -174,7 +178,7 @@ func (s *session) prepare(ctx context.Context, subs []*subscription) error {
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil || wait {
 		return err
 	}
 	if number != 0 {

@@ -35,11 +35,26 @@ func (s *session) follow(ctx context.Context) error {
 		return err
 	}
 	for _, sub := range pulling {
+		if sub.pass == nil {
+			continue
+		}
 		if err := s.pull(ctx, sub); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// strays reports whether a batch is on its way of which writes were discarded. Nobody else will tell what the
+// server makes of them: a pass has to begin behind them.
+func (s *session) strays(w *work) (bool, error) {
+	for _, f := range s.pushing.batched.flights {
+		ms, err := w.tx.Outbox(f.ms[0].N-1, len(f.ms))
+		if err != nil || len(ms) < len(f.ms) || ms[len(ms)-1].N != f.ms[len(ms)-1].N {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 // due returns the scopes that have no subscription, and the subscriptions that have a page

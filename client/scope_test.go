@@ -306,3 +306,35 @@ func TestClauseThatIsReleasedEvictedAndRegisteredAtOnceIsToldAgain(t *testing.T)
 		b.equals(w, nil)
 	})
 }
+
+// The server makes a write that was discarded on its way, and tells only its verdict of it.
+func TestResetWhileABatchIsOnItsWay(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.scoped().open()
+		b.register(nil)
+		b.nextPull("", "").page("c1", "", live("a", "a", T0))
+		b.state(client.Synced)
+		b.script.on(tidemark.MethodPush, nil)
+		b.create("u", "mine")
+		push := b.script.next()
+		if err := b.items.Reset(t.Context(), &client.ResetOptions{Discard: true}); err != nil {
+			t.Fatal(err)
+		}
+		var batch tidemark.Batch
+		if err := batch.UnmarshalJSON(push.Args[0]); err != nil {
+			t.Fatal(err)
+		}
+		m := batch.Mutations[0]
+		mine := live("u", "mine", m.Stamp)
+		pages := func(rows ...tidemark.RowMeta) {
+			for synctest.Wait(); len(b.script.calls) > 0; synctest.Wait() {
+				b.nextPull("", "").page("c2", "", rows...)
+			}
+		}
+		pages(live("a", "a", T0)) // those that are read before the batch is decided
+		push.verdicts(&tidemark.PushAnswer{Now: m.Stamp, Verdicts: []tidemark.Verdict{{N: m.N, Outcome: tidemark.Outcome{Applied: true, Row: mine.Row, Meta: mine.Meta}}}})
+		pages(live("a", "a", T0), mine)
+		b.sees("a", "mine")
+		b.state(client.Synced)
+	})
+}
