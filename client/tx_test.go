@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/tidemark-sync/tidemark"
 	"github.com/tidemark-sync/tidemark/client"
+	"github.com/tidemark-sync/tidemark/store/memory"
 )
 
 // unit makes one write of each uid as a unit: a create, or an update where there is a row.
@@ -408,4 +410,59 @@ func TestUnitThatLostAMemberIsPushed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// lateFailure is a store whose updates that failed return when the gate is open.
+type lateFailure struct {
+	*memory.Store
+	gate chan struct{}
+}
+
+func (l *lateFailure) Update(ctx context.Context, fn func(tidemark.StoreTx) error) error {
+	err := l.Store.Update(ctx, fn)
+	if err != nil {
+		<-l.gate
+	}
+	return err
+}
+
+// What is pending may be counted after a Tx was undone, and before it says so.
+func TestTxThatFailsWhileWhatIsPendingIsCounted(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		late := &lateFailure{Store: b.store, gate: make(chan struct{})}
+		c, err := client.Open(t.Context(), late, b.pipe, b.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.client = c
+		if b.items, err = client.NewModel[Item](t.Context(), c, "item", nil); err != nil {
+			t.Fatal(err)
+		}
+		b.script.on(tidemark.MethodCreate, nil)
+		b.create("a", "a")
+		push := b.script.next()
+		failed := make(chan error)
+		go func() {
+			failed <- c.Tx(t.Context(), func(tx *client.Tx) error {
+				for range 3 {
+					if _, err := b.items.CreateTx(tx, Item{}); err != nil {
+						return err
+					}
+				}
+				return errors.New("no")
+			})
+		}()
+		synctest.Wait()
+		push.accept() // the outbox is empty, and is counted
+		synctest.Wait()
+		close(late.gate)
+		if err := <-failed; err == nil {
+			t.Error("the Tx succeeded")
+		}
+		b.pending(0)
+		b.script.on(tidemark.MethodCreate, (*call).accept)
+		b.create("b", "b")
+		b.sees("a", "b")
+		b.pending(0)
+	})
 }

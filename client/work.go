@@ -38,8 +38,10 @@ func (c *Client) commit(ctx context.Context, fn func(*work) error) error {
 	}
 	w, done := &work{c: c}, false
 	defer func() {
-		if !done { // fn may have panicked
+		if !done && w.queued > 0 { // fn may have panicked
 			c.pending.Add(int64(-w.queued))
+			c.recount.Store(true) // somebody may have counted since the transaction was undone
+			c.poke()
 		}
 	}()
 	err := c.store.Update(ctx, func(tx tidemark.StoreTx) error {
