@@ -108,9 +108,6 @@ func (c *Client) addScope(p *tidemark.Predicate) *scope {
 		s = &scope{id: id, pred: p, want: c.round}
 		c.scopes[id] = s
 		c.recover(id.model)
-		if s.cover != nil {
-			s.have = s.cover.have
-		}
 		c.changed()
 	}
 	return s
@@ -222,8 +219,8 @@ func (c *Client) recover(model string) {
 	for i, s := range all {
 		for j, other := range all {
 			// Of two that cover each other the first counts; a covered one covers
-			// nothing, so that covers do not form chains.
-			if i != j && other.cover == nil && other.pred.Covers(s.pred) && (j < i || !s.pred.Covers(other.pred)) {
+			// nothing, so that covers do not form chains. Nor does one that the server refuses.
+			if i != j && other.cover == nil && other.failure() == nil && other.pred.Covers(s.pred) && (j < i || !s.pred.Covers(other.pred)) {
 				s.cover = other
 				break
 			}
@@ -232,6 +229,9 @@ func (c *Client) recover(model string) {
 	for _, s := range all {
 		for s.cover != nil && s.cover.cover != nil {
 			s.cover = s.cover.cover
+		}
+		if s.cover != nil {
+			s.have = max(s.have, s.cover.have)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -337,4 +338,59 @@ func TestResetWhileABatchIsOnItsWay(t *testing.T) {
 		b.sees("a", "mine")
 		b.state(client.Synced)
 	})
+}
+
+// A scope that the server refuses holds up no other, though its clause covers that one's.
+func TestScopeThatIsRefusedCoversNothing(t *testing.T) {
+	mine := live("a", "mine", T0)
+	refuse := tidemark.NewError(tidemark.CodeDenied, "not all rows")
+	for name, protocol := range map[string]func(b *bench){
+		"guide": func(b *bench) {
+			b.script.on(tidemark.MethodSyncGo, func(c *call) {
+				if string(c.Args[1]) == "{}" {
+					c.answer(tidemark.Answer{Err: refuse})
+					return
+				}
+				c.synced(tidemark.SyncResult{AddClient: []tidemark.RowMeta{mine}})
+			})
+		},
+		"second": func(b *bench) {
+			answers := func(rs []tidemark.ScopeRequest) (as []tidemark.ScopeAnswer) {
+				for i, r := range rs {
+					a := tidemark.ScopeAnswer{Scope: int64(7 + i), Tag: "tag", Page: &tidemark.ScopePage{Cursor: "c", Rows: []tidemark.RowMeta{mine}}}
+					if string(r.Where) == "{}" {
+						a = tidemark.ScopeAnswer{Err: refuse}
+					}
+					as = append(as, a)
+				}
+				return as
+			}
+			b.script.on(tidemark.MethodOpen, func(c *call) {
+				var r tidemark.OpenRequest
+				_ = json.Unmarshal(c.Args[0], &r)
+				c.give(tidemark.OpenAnswer{Protocol: 1, Now: tidemark.StampOf(time.Now()), Epoch: "e", Scopes: answers(r.Scopes)})
+			})
+			b.script.on(tidemark.MethodSubscribe, func(c *call) {
+				var rs []tidemark.ScopeRequest
+				_ = json.Unmarshal(c.Args[0], &rs)
+				c.give(answers(rs))
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, b *bench) {
+				protocol(b)
+				b.opts.Offline = true
+				b.open()
+				all, own := b.register(nil), b.register(tidemark.Where{"label": "mine"})
+				b.client.GoOnline()
+				pass(time.Minute)
+				b.sees("mine")
+				if err := own.Synced(t.Context()); err != nil {
+					t.Error(err)
+				}
+				wantCode(t, all.Synced(t.Context()), tidemark.CodeDenied)
+			})
+		})
+	}
 }

@@ -223,8 +223,12 @@ func (s *session) syncPiece(ctx context.Context, sc *scope, round int64, reqs []
 func (c *Client) syncDone(sc *scope, round int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	refused := sc.failure() != nil
 	sc.err = nil
 	sc.backoff.reset()
+	if refused {
+		c.recover(sc.id.model)
+	}
 	c.synced(sc, round)
 	c.changed()
 }
@@ -235,6 +239,9 @@ func (c *Client) syncFailed(sc *scope, round int64, err error, now time.Time) {
 	defer c.mu.Unlock()
 	sc.err, sc.failed = err, round
 	sc.retryAt = now.Add(sc.backoff.next(&c.opts))
+	if sc.failure() != nil {
+		c.recover(sc.id.model)
+	}
 	c.line.err = err
 	c.changed()
 }
