@@ -144,7 +144,8 @@ func (s *session) passing() bool {
 }
 
 // saveCursor makes the cursor that of all scopes that are complete, but for those whose
-// copy was forgotten. It returns those that had another one.
+// copy was forgotten, perhaps by another client over the store: these are to be told anew. It
+// returns those that had another one.
 func (s *session) saveCursor(w *work, cursor string) (moved map[scopeID]bool, err error) {
 	if cursor == "" {
 		return nil, nil
@@ -162,7 +163,7 @@ func (s *session) saveCursor(w *work, cursor string) (moved map[scopeID]bool, er
 		if err != nil {
 			return nil, err
 		}
-		if saved.Cursor == "" || saved.Cursor == cursor {
+		if sub.complete = saved.Cursor != ""; !sub.complete || saved.Cursor == cursor {
 			continue
 		}
 		saved.Cursor, saved.Marks = cursor, marked

@@ -1,6 +1,7 @@
 package client_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -58,4 +59,31 @@ func TestClientsOverOneStoreCountItsWrites(t *testing.T) {
 		a.pending(0)
 		a.state(client.Synced)
 	})
+}
+
+// What one client throws away comes back where another one, over the same store, keeps it in step.
+func TestClientsOverOneStoreKeepWhatTheOtherThrowsAway(t *testing.T) {
+	for name, throwAway := range map[string]func(*client.Model[Item]) error{
+		"reset": func(items *client.Model[Item]) error { return items.Reset(context.Background(), nil) },
+		"evict": func(items *client.Model[Item]) error { _, err := items.Evict(context.Background(), nil); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inSecondWorld(t, nil, func(t *testing.T, w *world) {
+				w.fill(5)
+				a := w.device(nil)
+				other, items := openOn(t, a.store, nil, nil)
+				defer other.Close()
+				a.register(nil)
+				a.state(client.Synced)
+				if err := throwAway(items); err != nil {
+					t.Fatal(err)
+				}
+				pass(time.Second)
+				w.put("u003", "changed", 3)
+				pass(time.Minute) // the cursor comes
+				a.equals(w, nil)
+				a.state(client.Synced)
+			})
+		})
+	}
 }
