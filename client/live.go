@@ -167,6 +167,7 @@ func (s *session) saveCursor(w *work, cursor string) (moved map[scopeID]bool, er
 			continue
 		}
 		saved.Cursor, saved.Marks = cursor, marked
+		s.c.inUse(sub.scope, saved)
 		if err := saved.save(w.tx, sub.id.entry()); err != nil {
 			return nil, err
 		}

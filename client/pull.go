@@ -332,6 +332,7 @@ func (w *work) storePage(a *arrival) error {
 	if saved.progress == before {
 		return nil
 	}
+	w.c.inUse(a.sub.scope, saved)
 	return saved.save(w.tx, a.sub.id.entry())
 }
 

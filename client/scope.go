@@ -154,6 +154,15 @@ func (c *Client) saveScope(ctx context.Context, id scopeID) error {
 	})
 }
 
+// inUse has what is remembered of a scope say that it is in use now, if somebody holds it.
+func (c *Client) inUse(s *scope, saved *savedScope) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.holders > 0 {
+		saved.At = tidemark.StampOf(c.opts.Now())
+	}
+}
+
 // recallScopes registers the scopes that the store remembers of a model. They
 // stay, though nobody holds them, until a Watch or Register of the same clause
 // has been released, or they have not been asked for during Options.ScopeAge.

@@ -394,3 +394,33 @@ func TestScopeThatIsRefusedCoversNothing(t *testing.T) {
 		})
 	}
 }
+
+// A scope that is held is in use, however long ago it was asked for.
+func TestScopeThatIsHeldForLongIsNotForgotten(t *testing.T) {
+	inSecondWorld(t, nil, func(t *testing.T, w *world) {
+		w.fill(3)
+		p := &tap{w: w}
+		b := w.deviceOver(p.dial, &client.Options{ScopeAge: time.Hour})
+		b.register(nil)
+		for range 3 {
+			pass(30 * time.Minute)
+			w.put("u001", "changed", 1)
+		}
+		pass(time.Minute)
+		p.heard()
+		b.again(w)
+		b.register(nil)
+		b.state(client.Synced)
+		if asked, told := p.heard(); told != 0 {
+			t.Errorf("%d rows came again, by %s", told, asked)
+		}
+		for range 3 { // nobody holds it from here on
+			b.again(w)
+			w.put("u001", "changed again", 1)
+			pass(30 * time.Minute)
+		}
+		if b.again(w); b.client.Status().Scopes != 0 {
+			t.Error("it is still remembered")
+		}
+	})
+}
