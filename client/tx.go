@@ -25,7 +25,8 @@ type Tx struct {
 // A server that speaks the guide's protocol only has no units: it gets the writes one by one.
 //
 // While fn runs, other writes of the device wait: it should not take long, and it
-// must not use other methods of the client or its models that write, which would wait for themselves. A write in fn that
+// must not use other methods of the client or its models that write, which would wait for themselves; on a store
+// with a single connection those that read do too, but for [Model.FindTx]. A write in fn that
 // fails with an error of its own, such as ErrNotFound, has done nothing, and fn may go on.
 //
 // Errors: those of fn; CodeTooLarge, of the write that is more than [MaxUnit] in one unit.
