@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -365,6 +366,32 @@ func TestResetWhileAWriteIsOnItsWay(t *testing.T) {
 		b.create("v", "next")
 		b.script.next().accept()
 		b.sees("next")
+		b.state(client.Synced)
+	})
+}
+
+// The server makes a write that was discarded on its way. A sync that was read before does not tell of it.
+func TestResetWhileAWriteIsOnItsWayThatIsMade(t *testing.T) {
+	run(t, func(t *testing.T, b *bench) {
+		b.open()
+		b.register(nil)
+		b.state(client.Synced)
+		b.script.on(tidemark.MethodCreate, nil)
+		b.create("u", "mine")
+		push := b.script.next()
+		b.script.on(tidemark.MethodSyncGo, nil)
+		if err := b.items.Reset(t.Context(), &client.ResetOptions{Discard: true}); err != nil {
+			t.Fatal(err)
+		}
+		syncs := func(rows ...tidemark.RowMeta) {
+			for synctest.Wait(); len(b.script.calls) > 0; synctest.Wait() {
+				b.script.next().synced(tidemark.SyncResult{AddClient: rows})
+			}
+		}
+		syncs()
+		push.accept()
+		syncs(live("u", "mine", push.stamp()))
+		b.sees("mine")
 		b.state(client.Synced)
 	})
 }

@@ -133,7 +133,7 @@ func (s *session) prepare(ctx context.Context, subs []*subscription) error {
 	var wait bool
 	err := s.c.commit(ctx, func(w *work) (err error) {
 		number = 0
-		if wait, err = s.strays(w); err != nil || wait {
+		if wait, err = s.strays(w.tx); err != nil || wait {
 			return err
 		}
 		marked, err := w.marked()

@@ -17,6 +17,7 @@ const outboxPage = 1000
 // pushing is the state of one connection's push path.
 type pushing struct {
 	flight  *flight // the write whose verdict is awaited in the guide's protocol, nil for none
+	n       int64   // its number
 	batched batched
 	retryAt time.Time
 	backoff backoff
@@ -99,7 +100,7 @@ func (s *session) push(ctx context.Context, m tidemark.Mutation) error {
 		s.pushing.flight = nil
 		return s.verdict(ctx, m, a, err)
 	})
-	s.pushing.flight = f
+	s.pushing.flight, s.pushing.n = f, m.N
 	return err
 }
 

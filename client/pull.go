@@ -45,11 +45,15 @@ func (s *session) follow(ctx context.Context) error {
 	return nil
 }
 
-// strays reports whether a batch is on its way of which writes were discarded. Nobody else will tell what the
-// server makes of them: a pass has to begin behind them.
-func (s *session) strays(w *work) (bool, error) {
+// strays reports whether writes are on their way that were discarded. Nobody else will tell what the
+// server makes of them: a pass, or a sync, has to begin behind them.
+func (s *session) strays(tx tidemark.StoreTx) (bool, error) {
+	if s.pushing.flight != nil {
+		ms, err := tx.Outbox(s.pushing.n-1, 1)
+		return err != nil || len(ms) == 0 || ms[0].N != s.pushing.n, err
+	}
 	for _, f := range s.pushing.batched.flights {
-		ms, err := w.tx.Outbox(f.ms[0].N-1, len(f.ms))
+		ms, err := tx.Outbox(f.ms[0].N-1, len(f.ms))
 		if err != nil || len(ms) < len(f.ms) || ms[len(ms)-1].N != f.ms[len(ms)-1].N {
 			return true, err
 		}

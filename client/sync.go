@@ -129,12 +129,16 @@ func (s *session) syncNext(ctx context.Context) error {
 			return err
 		}
 		var held []tidemark.Meta
+		var wait bool
 		err := s.c.store.View(ctx, func(tx tidemark.StoreTx) (err error) {
+			if wait, err = s.strays(tx); err != nil || wait {
+				return err
+			}
 			held, err = tx.Held(sc.pred)
 			held = slices.DeleteFunc(held, tidemark.Meta.Deleted) // what left is not deleted
 			return err
 		})
-		if err != nil {
+		if err != nil || wait {
 			return err
 		}
 		reqs := s.c.speak.sync(sc.pred, held, s.c.opts.mostBytes(s.link))
