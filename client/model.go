@@ -134,14 +134,13 @@ func (m *Model[T]) write(ctx context.Context, prepare func() (local, error)) (T,
 	if err != nil {
 		return out, err
 	}
-	var after tidemark.Row
-	err = m.c.commit(ctx, func(w *work) (err error) {
-		after, err = w.write(l)
+	err = m.c.commit(ctx, func(w *work) error {
+		after, err := w.write(l)
+		if err == nil {
+			err = m.codec.decode(after, &out) // here, since nothing is written where there is an error
+		}
 		return err
 	})
-	if err == nil {
-		err = m.codec.decode(after, &out)
-	}
 	return out, err
 }
 

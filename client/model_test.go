@@ -430,3 +430,36 @@ func TestEvictDropsOnlyWhatNoScopeSelectsAndNothingPends(t *testing.T) {
 		b.pending(1)
 	})
 }
+
+// A row with a value that the struct cannot hold: a write that fails for that has not been made.
+func TestWriteOfARowThatCannotBeReadIsNotMade(t *testing.T) {
+	type small struct {
+		UID   string `json:"uid"`
+		Label string `json:"label"`
+		Score int8   `json:"score"`
+	}
+	run(t, func(t *testing.T, b *bench) {
+		large := live("u", "old", T0)
+		large.Row = large.Row.With("score", []byte("1000"))
+		b.opts.Offline = true
+		b.hold(large).open()
+		items, err := client.NewModel[small](t.Context(), b.client, "item", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = items.Update(t.Context(), "u", client.Patch{"label": "new"})
+		wantCode(t, err, tidemark.CodeInvalidData)
+		err = b.client.Tx(t.Context(), func(tx *client.Tx) error {
+			_, err := items.UpdateTx(tx, "u", client.Patch{"label": "new"})
+			wantCode(t, err, tidemark.CodeInvalidData)
+			return nil
+		})
+		wantCode(t, err, tidemark.CodeInvalidData)
+		b.sees("old")
+		b.pending(0)
+		if _, err := items.Update(t.Context(), "u", client.Patch{"score": 1}); err != nil {
+			t.Error(err)
+		}
+		b.pending(1)
+	})
+}

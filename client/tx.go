@@ -14,7 +14,7 @@ const MaxUnit = pushMost
 type Tx struct {
 	w    *work
 	over bool
-	err  error // of the store: nothing can be committed any more
+	err  error // nothing can be committed any more: of the store, or of a row that T cannot hold
 }
 
 // Tx runs fn, whose writes by [Model.CreateTx], [Model.UpdateTx] and
@@ -102,7 +102,8 @@ func (m *Model[T]) writeTx(tx *Tx, l local, err error) (out T, _ error) {
 	if err != nil {
 		return out, err
 	}
-	return out, m.codec.decode(row, &out)
+	tx.err = m.codec.decode(row, &out) // the write is made, and cannot be undone alone
+	return out, tx.err
 }
 
 // FindTx is [Model.FindByUID] in tx: it sees what tx has written.
