@@ -112,15 +112,20 @@ func (x *scopes) part(s *Session, number int64) {
 	x.drop(sc)
 }
 
-// release takes all scopes from a session that has ended.
+// release takes all scopes from a session that has ended. Others are told of changes between one scope and the
+// next: to take one with a thousand values out of the index can take long.
 func (x *scopes) release(s *Session) {
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	for number := range s.scopes {
-		x.part(s, number)
-	}
+	scopes := s.scopes
 	s.scopes = nil
 	x.holders.remove(s)
+	x.mu.Unlock()
+	for _, sc := range scopes {
+		x.mu.Lock()
+		sc.sessions.remove(s)
+		x.drop(sc)
+		x.mu.Unlock()
+	}
 }
 
 // held returns the scope of that number, if s holds it.

@@ -121,11 +121,11 @@ var serverBugs = []bug{
 	},
 	{
 		name: "scopes-stay", promise: "7", what: "the scopes of a session that ended stay live",
-		edits: []edit{{"server/scope.go", `	for number := range s.scopes {
-		x.part(s, number)
-	}
-	s.scopes = nil
-`, `	s.scopes = nil
+		edits: []edit{{"server/scope.go", `	for _, sc := range scopes {
+`, `	for _, sc := range scopes {
+		if sc.number > 0 {
+			break
+		}
 `}},
 		found: simulator,
 	},
