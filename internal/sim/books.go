@@ -24,7 +24,15 @@ type books struct {
 	deleted map[string]bool           // by uid: it was deleted at some time
 	units   [][2]string               // tokens of writes that are applied or rejected together
 	undone  map[string]bool           // tokens of decisions that were lost when the server's database was put back
+	gone    map[string]bool           // by uid: the last write that was applied deleted it
+	retried map[string]bool           // tokens of writes that their user made again
+	partial map[string]bool           // by uid: a write of it was made again
 	broken  error                     // the first promise that was seen broken
+
+	names    map[string]string    // devices by the names under which they push
+	verdicts map[string]*verdict  // of writes with a number
+	last     map[string]int64     // by device and uid, the number of the last write
+	removals map[string][]removal // by uid, those of devices that speak the guide's protocol
 
 	// repeats are the devices of which a write may be applied twice: their clock was so far ahead
 	// that the server gives a write another stamp each time, and they speak the guide's protocol, in
@@ -39,15 +47,15 @@ type written struct {
 }
 
 func newBooks() *books {
-	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, newest: map[string]tidemark.Stamp{}, repeats: map[string]bool{}, deleted: map[string]bool{}, undone: map[string]bool{}}
+	return &books{writes: map[string]*written{}, applied: map[string]int{}, version: map[string]int{}, count: map[string]int{}, seen: map[string]int{}, told: map[string]int{}, refused: map[string]int{}, newest: map[string]tidemark.Stamp{}, repeats: map[string]bool{}, deleted: map[string]bool{}, undone: map[string]bool{}, gone: map[string]bool{}, retried: map[string]bool{}, partial: map[string]bool{}, names: map[string]string{}, verdicts: map[string]*verdict{}, last: map[string]int64{}, removals: map[string][]removal{}}
 }
 
 // versionOf returns the how manieth applied write of its row the token stands for, 0 for none, and
-// where that may change: when a device may repeat it, or the server has lost it.
+// where that may change: when a device may repeat it or its user has, or the server has lost it.
 func (b *books) versionOf(token string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.repeats[deviceOf(token)] || b.undone[token] {
+	if b.repeats[deviceOf(token)] || b.undone[token] || b.retried[token] {
 		return 0
 	}
 	return b.version[token]
@@ -59,12 +67,12 @@ func deviceOf(token string) string {
 	return device
 }
 
-// wasDeleted reports whether the row was deleted at some time. A device may have heard of that, and not yet of
-// what made the row again.
-func (b *books) wasDeleted(uid string) bool {
+// maybePartial reports whether a device may show of a row only what it wrote itself: the row was deleted at some time,
+// and it may have heard of that, and not yet of what made the row again; or its user made an update again.
+func (b *books) maybePartial(uid string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.deleted[uid]
+	return b.deleted[uid] || b.partial[uid]
 }
 
 // mayRepeat notes that a device's writes may be applied twice.
@@ -128,6 +136,9 @@ func (b *books) inOrder(m *tidemark.Mutation, o *tidemark.Outcome) {
 	if m.Op == tidemark.Delete {
 		b.deleted[m.UID] = true
 	}
+	if m.Model == "item" {
+		b.gone[m.UID] = m.Op == tidemark.Delete
+	}
 	before, at := b.newest[m.UID], o.Meta.T()
 	b.newest[m.UID] = max(before, at)
 	b.mu.Unlock()
@@ -142,10 +153,14 @@ func (b *books) decided(m *tidemark.Mutation, o *tidemark.Outcome) {
 		b.inOrder(m, o)
 	}
 	token := tokenOf(m)
+	b.mu.Lock()
+	if m.Op == tidemark.Delete && m.N == 0 {
+		b.removed(m)
+	}
 	if token == "" {
+		b.mu.Unlock()
 		return
 	}
-	b.mu.Lock()
 	b.seen[token]++
 	n := 0
 	if o.Applied {
@@ -154,7 +169,7 @@ func (b *books) decided(m *tidemark.Mutation, o *tidemark.Outcome) {
 		b.version[token] = b.count[m.UID]
 		n = b.applied[token]
 	}
-	mayRepeat := b.repeats[deviceOf(token)]
+	mayRepeat := b.repeats[deviceOf(token)] || b.retried[token]
 	b.mu.Unlock()
 	if n > 1 && !mayRepeat {
 		b.breach("exactly once", "%s of %s was applied %d times", token, m.UID, n)

@@ -21,8 +21,10 @@ func (w *world) check(ctx context.Context) error {
 		{"nothing acknowledged is lost", (*world).nothingLost},
 		{"units", (*world).unitsWhole},
 		{"order", (*world).newestStands},
+		{"rejections", (*world).allTold},
 		{"store integrity", (*world).storesSound},
-		{"bounded", (*world).bounded}, // the last: it starts everything anew
+		{"bounded", (*world).bounded},           // it starts everything anew
+		{"rejections, later", (*world).allTold}, // by processes that were told nothing
 	} {
 		if err := c.check(w, ctx); err != nil {
 			return fmt.Errorf("%s: %w", c.promise, err)
@@ -86,7 +88,7 @@ func (w *world) nothingLost(ctx context.Context) error {
 			return err
 		}
 		for _, r := range list {
-			listed[tokenOf(&r.Mutation)] = true
+			listed[tokenOf(&r.Mutation)], listed[numbered(d.name, r.Mutation.N)] = true, true
 		}
 	}
 	for _, token := range w.books.order {
@@ -99,11 +101,11 @@ func (w *world) nothingLost(ctx context.Context) error {
 
 // unitsWhole: no write of a unit was applied of which another one was refused. Both may have been applied and then
 // refused, where a device whose clock was ahead sends them again after a purge, and a write that the server lost
-// comes back without its unit, as a row, from a device of the guide's protocol.
+// comes back without its unit, as a row, from a device of the guide's protocol. One that was superseded may be tried again alone.
 func (w *world) unitsWhole(context.Context) error {
 	b := w.books
 	for _, u := range b.units {
-		if b.undone[u[0]] || b.undone[u[1]] {
+		if b.undone[u[0]] || b.undone[u[1]] || b.retried[u[0]] || b.retried[u[1]] {
 			continue
 		}
 		for i := range u {
@@ -115,7 +117,7 @@ func (w *world) unitsWhole(context.Context) error {
 	return nil
 }
 
-// newestStands: each row is as the last write that was applied to it made it.
+// newestStands: each row is as the last write that was applied to it made it, and gone when that removed it.
 func (w *world) newestStands(ctx context.Context) error {
 	rows, err := w.host.rows(ctx, "item", nil)
 	if err != nil {
@@ -127,17 +129,17 @@ func (w *world) newestStands(ctx context.Context) error {
 			return fmt.Errorf("row %s stands at version %d (%s) of %d", uid, v, token, last)
 		}
 	}
+	for _, uid := range sorted(w.books.gone) {
+		if _, there := rows[uid]; there == w.books.gone[uid] {
+			return fmt.Errorf("row %s: that it was deleted last is %t, that it is there too", uid, there)
+		}
+	}
 	return nil
 }
 
 // pendingShown: what a device shows of a row with pending writes is what the server said, with these on top. It
 // is a whole row, unless the server has deleted it: then an update that is newer makes one of what it writes.
 func (d *device) pendingShown(ctx context.Context) error {
-	updates := d.file.updates.Load()
-	if d.client == nil || d.wants || d.looked == updates {
-		return nil
-	}
-	d.looked = updates
 	var halves []string
 	err := d.store.View(ctx, func(tx tidemark.StoreTx) error {
 		pending := map[string][]tidemark.Mutation{}
@@ -164,7 +166,7 @@ func (d *device) pendingShown(ctx context.Context) error {
 	})
 	for _, uid := range halves {
 		there, e := d.w.host.rows(ctx, "item", tidemark.Where{"uid": uid})
-		if err = errors.Join(err, e); len(there) > 0 && !d.w.books.wasDeleted(uid) {
+		if err = errors.Join(err, e); len(there) > 0 && !d.w.books.maybePartial(uid) {
 			return fmt.Errorf("whole rows: %s shows only what it wrote of %s, which the server has", d.name, d.w.short(uid))
 		}
 	}

@@ -52,8 +52,13 @@ type device struct {
 	frozen     bool  // it reads nothing
 	writes     int
 	allowed    map[string]bool // the lists that its scopes select; nil for all
-	mu         sync.Mutex      // protects shown
+	mu         sync.Mutex      // protects shown and told
 	shown      map[string]int  // by uid, the newest version that a Watch has yielded
+	told       map[int64]int   // by number of a write, how often its rejection was told; also under mu
+	found      map[int64]bool  // numbers of writes that were listed as rejected when a process began
+	done       map[int64]done  // by number, what became of its rejection
+	booked     int64           // the number of the last write that is in the books
+	introduced int64           // how many updates of file there were when its name was looked at
 	watches    sync.WaitGroup
 	unwatch    context.CancelFunc
 	extra      *client.Scope // a scope that comes and goes; nil for none
@@ -61,7 +66,7 @@ type device struct {
 }
 
 func newDevice(w *world, n int) (*device, error) {
-	d := &device{w: w, name: fmt.Sprintf("d%d", n), rng: rand.New(rand.NewPCG(w.seed, uint64(n)+1)), dice: rand.New(rand.NewPCG(w.seed, uint64(n)+1000)), shown: map[string]int{}, old: n%3 == 2 && (!w.restores() || w.seed%8 == 1)}
+	d := &device{w: w, name: fmt.Sprintf("d%d", n), rng: rand.New(rand.NewPCG(w.seed, uint64(n)+1)), dice: rand.New(rand.NewPCG(w.seed, uint64(n)+1000)), shown: map[string]int{}, told: map[int64]int{}, found: map[int64]bool{}, done: map[int64]done{}, old: n%3 == 2 && (!w.restores() || w.seed%8 == 1)}
 	var err error
 	if d.db, err = sql.Open("sqlite3", sqlite.DSN(":memory:")); err != nil {
 		return nil, err
@@ -106,13 +111,16 @@ func (d *device) boot(ctx context.Context) error {
 	}
 	d.store = store
 	d.file = &file{Store: store, die: func() { d.wants = true }}
-	d.wants, d.looked = false, -1
+	d.wants, d.looked, d.introduced = false, -1, -1
 	dialer := d.dialer()
 	d.client, err = client.Open(ctx, d.file, dialer, &client.Options{
 		Now: d.now, Rand: d.dice.Float64, MaxBackoff: 10 * time.Second, CallTimeout: apart(9973, 907),
-		OnRejection: func(r client.Rejection) { d.w.books.rejected(tokenOf(&r.Mutation), r.Kind == client.Rejected) },
+		OnRejection: d.signalled,
 	})
 	if err != nil {
+		return err
+	}
+	if err := d.find(ctx); err != nil {
 		return err
 	}
 	if d.lists, err = client.NewModel[list](ctx, d.client, "list", nil); err != nil {
@@ -239,6 +247,7 @@ func (d *device) create(ctx context.Context) string {
 		return d.failed("create", err)
 	}
 	d.w.books.acknowledge(written{token: token, device: d.name, uid: row.UID, op: tidemark.Create})
+	d.book(ctx, "create", 1)
 	d.w.known(row.UID)
 	d.readBack(ctx, row.UID, token)
 	return "created " + d.w.short(row.UID) + " as " + token
@@ -266,6 +275,7 @@ func (d *device) unit(ctx context.Context, uid string) string {
 		d.w.books.acknowledge(written{token: tokens[i], device: d.name, uid: row, op: tidemark.Update})
 		d.readBack(ctx, row, tokens[i])
 	}
+	d.book(ctx, "unit", 2)
 	if !d.old {
 		d.w.books.unit(tokens)
 	}
@@ -286,6 +296,7 @@ func (d *device) update(ctx context.Context, uid string) string {
 		return d.failed("update", err)
 	}
 	d.w.books.acknowledge(written{token: token, device: d.name, uid: uid, op: tidemark.Update})
+	d.book(ctx, "update", 1)
 	d.readBack(ctx, uid, token)
 	return "updated " + d.w.short(uid) + " as " + token
 }
@@ -294,6 +305,7 @@ func (d *device) remove(ctx context.Context, uid string) string {
 	if err := d.items.Remove(ctx, uid); err != nil {
 		return d.failed("remove", err)
 	}
+	d.book(ctx, "removal", 1)
 	if _, err := d.items.FindByUID(ctx, uid); !errors.Is(err, tidemark.ErrNotFound) && err == nil {
 		d.w.books.breach("read your writes", "%s removed %s and finds it", d.name, uid)
 	}

@@ -25,11 +25,12 @@ const (
 // server died it does nothing any more.
 type database struct {
 	tidemark.TxDriver
-	books *books
-	dead  atomic.Bool
-	next  atomic.Int32 // the dbFault of the next write
-	crash func()       // asks the scheduler for the crash of the server
-	slow  func(context.Context)
+	books   *books
+	dead    atomic.Bool
+	next    atomic.Int32 // the dbFault of the next write
+	forgets bool         // it is told to forget verdicts
+	crash   func()       // asks the scheduler for the crash of the server
+	slow    func(context.Context)
 }
 
 var errGone = tidemark.NewError(tidemark.CodeUnavailable, "the database does not answer")
@@ -237,7 +238,9 @@ type logDatabase struct {
 func (d *logDatabase) Push(ctx context.Context, b *tidemark.Batch, w tidemark.Witness) ([]tidemark.Verdict, error) {
 	var verdicts []tidemark.Verdict
 	err := d.write(ctx, w, b.Mutations, func(w tidemark.Witness) (err error) {
-		verdicts, err = d.log.Push(ctx, b, w)
+		if verdicts, err = d.log.Push(ctx, b, w); err == nil {
+			d.books.judged(b, verdicts, d.forgets)
+		}
 		return err
 	})
 	return verdicts, err

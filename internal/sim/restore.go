@@ -83,7 +83,7 @@ func (w *world) waiting(ctx context.Context) (map[string]bool, error) {
 			return nil, fmt.Errorf("%s: %w", d.name, err)
 		}
 		for i := range ms {
-			tokens[tokenOf(&ms[i])] = true
+			tokens[tokenOf(&ms[i])], tokens[numbered(d.name, ms[i].N)] = true, true
 		}
 	}
 	return tokens, nil
@@ -178,12 +178,13 @@ func (n *network) sever() {
 type ledger struct {
 	applied, version, count, seen map[string]int
 	newest                        map[string]tidemark.Stamp
+	gone                          map[string]bool
 }
 
 func (b *books) copied() ledger {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return ledger{maps.Clone(b.applied), maps.Clone(b.version), maps.Clone(b.count), maps.Clone(b.seen), maps.Clone(b.newest)}
+	return ledger{maps.Clone(b.applied), maps.Clone(b.version), maps.Clone(b.count), maps.Clone(b.seen), maps.Clone(b.newest), maps.Clone(b.gone)}
 }
 
 // restored notes that what was decided since the copy is undone. What still waits on a device must be decided
@@ -195,12 +196,14 @@ func (b *books) restored(l ledger, waiting map[string]bool) (undone int) {
 		if n == l.seen[token] {
 			continue
 		}
-		undone++
+		if !isNumbered(token) {
+			undone++
+		}
 		b.undone[token] = true
 		if waiting[token] {
 			b.seen[token] = l.seen[token]
 		}
 	}
-	b.applied, b.version, b.count, b.newest = maps.Clone(l.applied), maps.Clone(l.version), maps.Clone(l.count), maps.Clone(l.newest)
+	b.applied, b.version, b.count, b.newest, b.gone = maps.Clone(l.applied), maps.Clone(l.version), maps.Clone(l.count), maps.Clone(l.newest), maps.Clone(l.gone)
 	return undone
 }

@@ -87,6 +87,7 @@ func apart(ms, us int) time.Duration {
 func (h *host) start(ctx context.Context) error {
 	p := &process{listener: newListener(), served: make(chan struct{})}
 	p.database = newDatabase(h.driver, h.w.books)
+	p.database.forgets = h.w.purges()
 	p.database.crash = func() { h.wants = true }
 	p.database.slow = func(ctx context.Context) {
 		select {

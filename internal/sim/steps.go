@@ -270,23 +270,6 @@ func (w *world) clock(context.Context) string {
 	return fmt.Sprint(d.name, " ", d.offset)
 }
 
-func (w *world) retry(ctx context.Context) string {
-	d := w.device()
-	if d.client == nil {
-		return "is down"
-	}
-	list, err := d.client.Rejections(ctx)
-	if err != nil || len(list) == 0 {
-		return d.name + " has none"
-	}
-	r := list[w.rng.IntN(len(list))]
-	if w.rng.IntN(2) == 0 {
-		w.books.listed(tokenOf(&r.Mutation)) // the process may have died before its callback ran
-		return fmt.Sprint(d.name, " discards ", d.client.Discard(ctx, r.ID))
-	}
-	return fmt.Sprint(d.name, " keeps ", r.Kind)
-}
-
 // changeScope has a device ask for something more, or release that.
 func (w *world) changeScope(ctx context.Context) string {
 	d := w.device()

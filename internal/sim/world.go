@@ -135,7 +135,7 @@ func (w *world) run(ctx context.Context, cfg Config) (err error) {
 			return err
 		}
 		for _, d := range w.devices {
-			if err := d.pendingShown(ctx); err != nil {
+			if err := d.look(ctx); err != nil {
 				return err
 			}
 		}
@@ -160,6 +160,7 @@ func (w *world) run(ctx context.Context, cfg Config) (err error) {
 func (w *world) rest() {
 	time.Sleep(time.Nanosecond)
 	synctest.Wait()
+	w.introduce()
 }
 
 // aftermath makes the crashes that the last stimulus led to.
