@@ -210,4 +210,49 @@ var clientBugs = []bug{
 `}},
 		found: simulator,
 	},
+	{
+		name: "deletes-dropped", promise: "3", what: "a client that starts takes the pending deletes out of its outbox",
+		edits: []edit{{"client/client.go", `	if err := store.View(ctx, c.recall); err != nil {
+`, `	err := store.Update(ctx, func(tx tidemark.StoreTx) error {
+		ms, err := tx.Outbox(0, 0)
+		for _, m := range ms {
+			recs, e := tx.Records(m.Model, []string{m.UID})
+			if err = e; err == nil && m.Op == tidemark.Delete {
+				_ = tx.Dequeue([]int64{m.N})
+				err = (&work{c: c, tx: tx}).resettle(m.Model, recs)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := store.View(ctx, c.recall); err != nil {
+`}},
+		found: simulator,
+	},
+	{
+		name: "rejection-dropped", promise: "5", what: "a rejection is neither stored nor told",
+		edits: []edit{{"client/rejection.go", `	w.rejections = append(w.rejections, r)
+	return w.tx.Save(rejectionKey(r.ID), raw)
+`, `	_ = raw
+	return nil
+`}},
+		found: simulator,
+	},
+	{
+		name: "rejection-unlisted", promise: "5", what: "a rejection is told and not stored",
+		edits: []edit{{"client/rejection.go", `	return w.tx.Save(rejectionKey(r.ID), raw)
+`, `	_ = raw
+	return nil
+`}},
+		found: simulator,
+	},
+	{
+		name: "rejection-untold", promise: "5", what: "a rejection is stored and not told",
+		edits: []edit{{"client/work.go", `	if fn := c.opts.OnRejection; fn != nil {
+`, `	if fn := c.opts.OnRejection; fn != nil && len(w.rejections) > 1 {
+`}},
+		found: simulator,
+	},
 }
