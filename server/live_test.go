@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -304,5 +306,74 @@ func TestSessionsLeaveWhileAChangeGoesRound(t *testing.T) {
 	}
 	if n := b.server.LiveScopes(); n != 0 {
 		t.Errorf("%d scopes are live", n)
+	}
+}
+
+// keeper is a connection that keeps the changes that it is told of, as they were given to it.
+type keeper struct {
+	sink
+	mu      sync.Mutex
+	sent    int
+	changes []*tidemark.Message
+}
+
+func (k *keeper) Accept(_ tidemark.Welcome, h tidemark.Handler) (tidemark.Conn, error) {
+	k.handler = h
+	return k, nil
+}
+
+func (k *keeper) Send(m *tidemark.Message) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sent++
+	if m.Event == tidemark.EventChanges {
+		k.changes = append(k.changes, m)
+	}
+	return nil
+}
+
+func (k *keeper) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.sent
+}
+
+// However many sessions hear of a change by the same scopes, it is encoded once: they are given
+// one and the same message, which a transport then encodes once as well.
+func TestAChangeIsEncodedOnceForAllOfAScope(t *testing.T) {
+	t.Parallel()
+	b := setup(t, &server.Options{CursorInterval: -1})
+	const all, liked = `{"model":"post","where":{}}`, `{"model":"post","where":{"likes":{"gte":10}}}`
+	groups := [][]*keeper{make([]*keeper, 20), make([]*keeper, 20), make([]*keeper, 20)}
+	for i, scopes := range []string{all, liked, all + "," + liked} {
+		for j := range groups[i] {
+			k := &keeper{}
+			groups[i][j] = k
+			b.server.Offer(t.Context(), k)
+			k.handler.Receive(request("sync", "open", `[{"protocol":1,"scopes":[`+scopes+`]}]`))
+			poll(t, "the answer", func() bool { return k.count() == 2 })
+		}
+	}
+	b.call("createWithMeta", "x", map[string]any{"title": "1", "likes": 10}, stamp(1)) // of both scopes
+	b.call("updateWithMeta", "x", map[string]any{"likes": 9}, stamp(2))                // leaves one
+	b.call("updateWithMeta", "x", map[string]any{"title": "2"}, stamp(3))              // of one only
+	b.call("deleteWithMeta", "x", stamp(4))
+	distinct := map[*tidemark.Message]bool{}
+	for i, want := range []int{4, 2, 4} {
+		first := groups[i][0].changes
+		if len(first) != want {
+			t.Fatalf("group %d was sent %d changes, want %d", i, len(first), want)
+		}
+		for j, k := range groups[i] {
+			if !slices.Equal(k.changes, first) {
+				t.Errorf("session %d of group %d was sent messages of its own", j, i)
+			}
+		}
+		for _, m := range first {
+			distinct[m] = true
+		}
+	}
+	if len(distinct) != 3+3+1+1 { // of what concerns both scopes one a group, of the rest one
+		t.Errorf("%d messages were made", len(distinct))
 	}
 }
