@@ -69,7 +69,7 @@ func (c *chaos) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%v, %d clients: %d writes acknowledged, none lost; 0 divergent, 0 stuck; all in step %v after the last fault; %s\n",
+	fmt.Printf("%v, %d clients: %d writes acknowledged, none lost, none made twice; 0 divergent, 0 stuck; all in step %v after the last fault; %s\n",
 		c.length, c.clients, acknowledged, recovery.Round(10*time.Millisecond), c.summary())
 	return nil
 }
@@ -352,6 +352,9 @@ func (m *member) lost(history map[string]int, rejected []string) (n int, err err
 		_, token, _ := strings.Cut(lines.Text(), " ")
 		if history[token] == 0 && !slices.Contains(rejected, `"`+token+`"`) {
 			return n, fmt.Errorf("%s lost the write %s", m.name, lines.Text())
+		}
+		if times := history[token]; times > 1 { // the log has the row as it stood before each later write, one of itself too
+			return n, fmt.Errorf("%s: the write %s was applied %d times", m.name, lines.Text(), times)
 		}
 	}
 	return n, nil
