@@ -8,6 +8,7 @@ package drivertest
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"github.com/tidemark-sync/tidemark"
@@ -70,20 +71,23 @@ type check struct {
 
 // Run runs all checks, each on a harness of its own.
 func Run(t *testing.T, setup func(t *testing.T) Harness) {
-	for _, checks := range [][]check{cellChecks(), decisions, batches, reads, values, races, txs, pulls, cursors, histories, pushes, units, ends} {
-		for _, c := range checks {
-			t.Run(c.name, func(t *testing.T) {
-				t.Parallel()
-				h := setup(t)
-				defer func() {
-					if t.Failed() {
-						t.Logf("the rule: %s", c.rule)
-					}
-				}()
-				c.run(t, h)
-			})
-		}
+	for _, c := range all() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := setup(t)
+			defer func() {
+				if t.Failed() {
+					t.Logf("the rule: %s", c.rule)
+				}
+			}()
+			c.run(t, h)
+		})
 	}
+}
+
+// all are the checks, in their order.
+func all() []check {
+	return slices.Concat(cellChecks(), decisions, batches, reads, values, races, txs, pulls, cursors, histories, pushes, units, ends)
 }
 
 func (h Harness) schema(t testing.TB, model string) *tidemark.Schema {
