@@ -57,6 +57,9 @@ func New(driver tidemark.Driver, opts *Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{driver: driver, opts: o, log: o.Logger, clock: tidemark.NewClock(o.Now), services: make(map[string]*Service)}
+	if r, ok := driver.(tidemark.Remembering); ok {
+		s.clock.Observe(r.Newest(), tidemark.MaxRemembered)
+	}
 	s.txs, _ = driver.(tidemark.TxDriver)
 	s.logs, _ = driver.(tidemark.LogDriver)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -117,7 +120,8 @@ func (s *Server) Lookup(name string) (*Service, bool) {
 }
 
 // Now returns a stamp for a write by the server's own code: later than every stamp
-// that this server has accepted or given.
+// that this server has accepted or given, and than those that its driver remembers from before (see
+// [tidemark.Remembering]).
 func (s *Server) Now() tidemark.Stamp { return s.clock.Now() }
 
 // Emit sends an event to the sessions in a channel. The arguments are marshalled

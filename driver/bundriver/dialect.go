@@ -31,6 +31,10 @@ type dialect interface {
 	among(column string, n int, uids []string) (condition string, arg any)
 	// batch is a source x of the entries, bound as the first values.
 	batch(columns []*column, entries []entry) (source, []any)
+	// exists asks whether there is a table of that quoted name.
+	exists(table string) (statement string, arg any)
+	// newest is the latest time in a column of the metadata m, of those since 1970 and up to an instant in microseconds.
+	newest(cl *clause, column string, until int64) string
 	// readMeta is a metadata column of table m in a select list.
 	readMeta(name string) string
 

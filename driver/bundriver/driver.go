@@ -103,7 +103,8 @@ type Driver struct {
 	now      func() time.Time
 	log      *slog.Logger
 	closed   atomic.Bool
-	node     string // begins the origin of the changes that this driver made with a witness
+	newest   atomic.Int64 // see Newest
+	node     string       // begins the origin of the changes that this driver made with a witness
 
 	// mode stands before the values of each statement, for pgx; empty for others.
 	mode []any
@@ -175,6 +176,7 @@ func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver,
 			return nil, fmt.Errorf("bundriver: %w", err)
 		}
 	}
+	d.rememberIfAny(ctx)
 	return d, nil
 }
 

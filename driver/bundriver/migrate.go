@@ -42,7 +42,7 @@ func (d *Driver) Migrate(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return d.remember(ctx)
 }
 
 // within runs fn in a transaction, again when it meets another process's.

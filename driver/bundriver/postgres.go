@@ -220,6 +220,14 @@ func era(s string) string {
 
 func (postgres) readMeta(name string) string { return "m." + name }
 
+func (postgres) exists(table string) (string, any) {
+	return "SELECT to_regclass(CAST($1 AS text)) IS NOT NULL", table
+}
+
+func (postgres) newest(cl *clause, column string, until int64) string {
+	return "max(" + column + ") FILTER (WHERE " + column + " BETWEEN '1970-01-01' AND " + cl.bind(string(tidemark.AppendInstant(nil, until))) + "::timestamp)"
+}
+
 func (postgres) isNull(c *column) string {
 	col := "t." + c.sql
 	switch c.kind {

@@ -133,6 +133,16 @@ func (c *column) isTime() bool {
 // time of it by rules of its own.
 func (sqlite) readMeta(name string) string { return "+m." + name }
 
+func (sqlite) exists(table string) (string, any) {
+	return "SELECT count(*) > 0 FROM pragma_table_info(?1)", unquote(table)
+}
+
+// newest compares texts, as compareInstant does, in either of the two forms that a time with its date has.
+func (sqlite) newest(cl *clause, column string, until int64) string {
+	column = "replace(" + column + ", 'T', ' ')"
+	return "max(" + column + ") FILTER (WHERE " + column + " BETWEEN '1970' AND " + cl.bind(instantText(until)) + ")"
+}
+
 func (sqlite) isNull(c *column) string {
 	col := "t." + c.sql
 	switch c.kind {

@@ -15,7 +15,10 @@ import (
 	"github.com/tidemark-sync/tidemark"
 )
 
-var _ tidemark.LogDriver = (*Driver)(nil)
+var (
+	_ tidemark.LogDriver   = (*Driver)(nil)
+	_ tidemark.Remembering = (*Driver)(nil)
+)
 
 // Driver is a database in memory. Reads see the rows in the order of their uids.
 // It is safe for concurrent use.
@@ -121,6 +124,22 @@ func (d *Driver) Migrate(ctx context.Context) error {
 	}
 	d.commit()
 	return nil
+}
+
+// Newest returns the newest stamp that is stored.
+func (d *Driver) Newest() tidemark.Stamp {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	bound := tidemark.StampOf(d.now().Add(tidemark.MaxRemembered))
+	var newest tidemark.Stamp
+	for _, e := range d.metas {
+		for _, s := range []tidemark.Stamp{e.meta.CreatedAt, e.meta.UpdatedAt, e.meta.DeletedAt} {
+			if s <= bound {
+				newest = max(newest, s)
+			}
+		}
+	}
+	return newest
 }
 
 // Find returns the rows that p selects, sorted by uid.
