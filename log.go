@@ -69,7 +69,8 @@ const MaxBefores = 16
 
 // Page is a part of what changed in a scope, each row once, as it now is.
 type Page struct {
-	// Rows are those that the scope selects, in the database's order of uids. Their metadata
+	// Rows are those that the scope selects, in the database's order of uids. A row whose metadata says that it
+	// is deleted, since another program put it back, is none: here, in Gone and in Total. Their metadata
 	// may be the zero Meta: rows that another program inserted.
 	Rows []RowMeta
 	// Gone are rows that the scope selected at some time since From and no longer does: with

@@ -90,22 +90,23 @@ func (p *pager) all(ctx context.Context, t *tx) error {
 		m: p.m, statement: "SELECT " + t.d.metaColumns() + ", " + p.m.selected + " FROM (" + found + ") AS t" + t.d.metaOf(cl, p.m, `t."uid"`, beyond) + ` ORDER BY t."uid"`,
 		args: cl.args, reads: rd,
 		each: func() error {
-			row := rd.row()
-			if p.take(rd.uid(), len(row)) {
-				p.page.Rows = append(p.page.Rows, tidemark.RowMeta{Row: row, Meta: rd.meta(0)})
+			row, meta := rd.row(), rd.meta(0)
+			if p.take(rd.uid(), len(row)) && !meta.Deleted() {
+				p.page.Rows = append(p.page.Rows, tidemark.RowMeta{Row: row, Meta: meta})
 			}
 			return nil
 		},
 	})...)
 }
 
-// count counts what the scope selects, if that was asked for.
+// count counts what the scope selects, without what is deleted, if that was asked for.
 func (p *pager) count(t *tx) []request {
 	if !p.q.Count {
 		return nil
 	}
 	cl := &clause{d: t.d.dialect}
-	where := cl.where(p.m, p.q.Scope)
+	where := cl.where(p.m, p.q.Scope) + " AND NOT EXISTS (SELECT 1 FROM " + t.d.metadata + " m LEFT JOIN " + t.d.dialect.table("uids") +
+		` o ON o.uid = m.uid WHERE m.uid = t."uid" AND m.deleted_at IS NOT NULL AND (o.model IS NULL OR o.model = ` + cl.bind(p.m.name) + "))"
 	rd := newReader(nil, 1)
 	return []request{{m: p.m, statement: "SELECT count(*) FROM " + p.m.from + " t WHERE " + where, args: cl.args, reads: rd, each: func() error {
 		n, _ := rd.values[0].(int64)
@@ -124,7 +125,7 @@ func (t *tx) byIndex(requests ...request) []request {
 
 // changed reads a page of the rows that the log names since the cursor.
 func (p *pager) changed(ctx context.Context, t *tx) error {
-	var others []string // those that the scope does not select now
+	var others []string // those that the scope does not select now, or that are deleted
 	cl := &clause{d: t.d.dialect}
 	since := p.since(t, cl)
 	uids := "SELECT l.uid FROM " + since + " AND l.uid > " + cl.bind(p.q.After) + " GROUP BY l.uid ORDER BY l.uid" + p.limit()
@@ -135,13 +136,13 @@ func (p *pager) changed(ctx context.Context, t *tx) error {
 			t.d.metaOf(cl, p.m, "c.uid", "") + " ORDER BY c.uid",
 		args: cl.args, reads: rd,
 		each: func() error {
-			uid, row := rd.text(0), rd.row()
+			uid, row, meta := rd.text(0), rd.row(), rd.meta(1)
 			switch {
 			case !p.take(uid, len(row)):
-			case row == nil:
+			case row == nil || meta.Deleted():
 				others = append(others, uid)
 			default:
-				p.page.Rows = append(p.page.Rows, tidemark.RowMeta{Row: row, Meta: rd.meta(1)})
+				p.page.Rows = append(p.page.Rows, tidemark.RowMeta{Row: row, Meta: meta})
 			}
 			return nil
 		},
@@ -239,8 +240,11 @@ func (p *pager) gone(ctx context.Context, t *tx, uids []string) error {
 }
 
 // departed is a row that left with its metadata, which is a tombstone when there is no row: also
-// where another program removed it.
+// where another program removed it. A row under a tombstone is none.
 func departed(uid string, row tidemark.Row, meta tidemark.Meta) tidemark.RowMeta {
+	if meta.Deleted() {
+		row = nil
+	}
 	if row == nil && !meta.Deleted() {
 		meta.UID = uid
 		if d, err := tidemark.Decide(tidemark.Update, uid, 0, meta, false); err == nil {

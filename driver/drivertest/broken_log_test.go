@@ -214,6 +214,20 @@ func twice(b *brokenLog) {
 	}
 }
 
+// dead are the rows in the scope that are under tombstones.
+func dead(b *brokenLog, q tidemark.Pull) (rows []tidemark.RowMeta) {
+	found, err := b.Driver.Find(context.Background(), q.Scope, 0)
+	if err != nil {
+		panic(err)
+	}
+	for _, row := range found {
+		if rm := b.Get(q.Scope.Schema().Name(), row.UID()); rm.Meta.Deleted() {
+			rows = append(rows, rm)
+		}
+	}
+	return rows
+}
+
 func all(b *brokenLog) *tidemark.Predicate {
 	p, err := tidemark.Where{}.Compile(b.Models()[1])
 	if err != nil {

@@ -29,7 +29,7 @@ var logMistakes = map[string]struct {
 	"adopted rows are not logged":          {unlogged, []string{"adopted_rows_are_logged"}, nil},
 	"transactions are logged twice":        {twice, []string{"each_change_is_logged_once", "what_was_undone_is_not_logged"}, nil},
 	"the horizon passes open transactions": {ahead, []string{"the_horizon_and_an_open_transaction"}, []string{"catch-up_beside_writers"}},
-	"departures are not told":              {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Gone = nil }), []string{"rows_that_left", "catch-up_from_any_cursor", "every_way_to_write_is_logged", "a_lost_write_that_buries_a_row_is_logged", "the_horizon_and_an_open_transaction", "what_a_page_has_is_the_caller's"}, []string{"a_page_after_a_row_that_is_gone", "catch-up_beside_writers", "versions_before"}},
+	"departures are not told":              {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Gone = nil }), []string{"rows_that_left", "catch-up_from_any_cursor", "every_way_to_write_is_logged", "a_lost_write_that_buries_a_row_is_logged", "the_horizon_and_an_open_transaction", "what_a_page_has_is_the_caller's"}, []string{"a_page_after_a_row_that_is_gone", "catch-up_beside_writers", "versions_before", "a_row_under_a_tombstone"}},
 	"departures have no row": {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) {
 		for i := range p.Gone {
 			p.Gone[i].Row = nil
@@ -54,7 +54,7 @@ var logMistakes = map[string]struct {
 			}
 		}
 	}), []string{"rows_that_were_never_there"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "pages"}},
-	"the limit of a page is ignored":       {asks(func(q *tidemark.Pull) { q.Limit = 1 << 20 }), []string{"pages", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	"the limit of a page is ignored":       {asks(func(q *tidemark.Pull) { q.Limit = 1 << 20 }), []string{"pages", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone", "a_row_under_a_tombstone"}},
 	"the bytes of a page are ignored":      {asks(func(q *tidemark.Pull) { q.Bytes = 1 << 20 }), []string{"pages_by_bytes"}, nil},
 	"the scope is ignored":                 {asks(func(q *tidemark.Pull) { q.Scope = everything(q.Scope) }), []string{"pull_of_everything", "count", "rows_that_left", "rows_that_were_never_there", "catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "what_a_page_has_is_the_caller's"}, []string{"versions_before", "lists_and_alternatives"}},
 	"alternatives of a scope are ignored":  {asks(func(q *tidemark.Pull) { q.Scope = otherwise(q.Scope, without) }), []string{"lists_and_alternatives"}, nil},
@@ -72,14 +72,33 @@ var logMistakes = map[string]struct {
 			p.Befores[uid] = rows[len(rows)-1:]
 		}
 	}), []string{"versions_before"}, nil},
-	"the count is of the page":       {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Total = len(p.Rows) }), []string{"count"}, nil},
-	"that there is more is not said": {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.More = false }), []string{"pages", "pages_by_bytes", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	"rows under tombstones are told": {tells(func(b *brokenLog, q tidemark.Pull, p *tidemark.Page) {
+		for _, rm := range dead(b, q) {
+			if q.From.IsZero() && rm.Row.UID() > q.After && !p.More {
+				p.Rows = append(p.Rows, rm)
+			}
+		}
+	}), []string{"a_row_under_a_tombstone"}, nil},
+	"rows under tombstones are counted": {tells(func(b *brokenLog, q tidemark.Pull, p *tidemark.Page) {
+		if q.Count {
+			p.Total += len(dead(b, q))
+		}
+	}), []string{"a_row_under_a_tombstone"}, nil},
+	"rows under tombstones have left as they are": {tells(func(b *brokenLog, _ tidemark.Pull, p *tidemark.Page) {
+		for i, rm := range p.Gone {
+			if now := b.Get("note", rm.Meta.UID); now.Meta.Deleted() {
+				p.Gone[i].Row = now.Row
+			}
+		}
+	}), []string{"a_row_under_a_tombstone"}, nil},
+	"the count is of the page":       {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.Total = len(p.Rows) }), []string{"count"}, []string{"a_row_under_a_tombstone"}},
+	"that there is more is not said": {tells(func(_ *brokenLog, _ tidemark.Pull, p *tidemark.Page) { p.More = false }), []string{"pages", "pages_by_bytes", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone", "a_row_under_a_tombstone"}},
 	"more is said of the last page":  {tells(func(_ *brokenLog, q tidemark.Pull, p *tidemark.Page) { p.More = len(p.Rows) == q.Limit }), []string{"the_last_page"}, []string{"pages", "pages_by_bytes", "catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
 	"a page begins with the last row": {asks(func(q *tidemark.Pull) {
 		if q.After != "" {
 			q.After = q.After[:len(q.After)-1]
 		}
-	}), []string{"pages", "pages_by_bytes", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	}), []string{"pages", "pages_by_bytes", "the_last_page"}, []string{"catch-up_from_any_cursor", "catch-up_beside_writers", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone", "a_row_under_a_tombstone"}},
 	"a pull that tells something tells everything": {func(b *brokenLog) {
 		b.pull = func(ctx context.Context, q tidemark.Pull) (*tidemark.Page, error) {
 			p, err := b.Driver.Pull(ctx, q)
@@ -89,7 +108,7 @@ var logMistakes = map[string]struct {
 			}
 			return p, err
 		}
-	}, []string{"pull_from_a_cursor", "rows_that_left", "every_way_to_write_is_logged", "catch-up_from_any_cursor"}, []string{"versions_before", "catch-up_beside_writers", "a_unit_is_rejected_together", "purge", "cursors_of_another_history", "cursors_travel", "what_a_page_has_is_the_caller's", "a_lost_write_that_buries_a_row_is_logged", "what_was_undone_is_not_logged", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone"}},
+	}, []string{"pull_from_a_cursor", "rows_that_left", "every_way_to_write_is_logged", "catch-up_from_any_cursor"}, []string{"versions_before", "catch-up_beside_writers", "a_unit_is_rejected_together", "purge", "cursors_of_another_history", "cursors_travel", "what_a_page_has_is_the_caller's", "a_lost_write_that_buries_a_row_is_logged", "what_was_undone_is_not_logged", "the_horizon_and_an_open_transaction", "a_page_after_a_row_that_is_gone", "a_row_under_a_tombstone"}},
 	"the epoch is not looked at": {forgiving(func(good, c *tidemark.Cursor) { c.Epoch = good.Epoch }), []string{"cursors_of_another_history"}, nil},
 	"the nonce is not looked at": {forgiving(func(good, c *tidemark.Cursor) { c.Nonce = good.Nonce }), []string{"cursors_of_another_history", "purge"}, nil},
 	"the future is the present": {forgiving(func(good, c *tidemark.Cursor) {

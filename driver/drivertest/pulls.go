@@ -279,6 +279,31 @@ var pulls = []check{
 			}
 		}
 	}},
+	{"a row under a tombstone", "a row that another program put back is deleted as long as its metadata says so: no page tells it as a row, nor counts it", func(t *testing.T, h Harness) {
+		h.log(t)
+		h.write(t, h.mutation(t, tidemark.Create, "note", "a", `{"n":1}`, 10), h.mutation(t, tidemark.Create, "note", "back", `{"n":1}`, 10))
+		c := h.settled(t)
+		h.write(t, h.mutation(t, tidemark.Delete, "note", "back", "", 20), h.mutation(t, tidemark.Create, "note", "b", `{"n":1}`, 20))
+		h.Put(t, "note", h.full(t, "note", "back", tidemark.Row(`{"n":1}`)), tidemark.Meta{})
+		h.Put(t, "note", h.full(t, "note", "stale", tidemark.Row(`{"n":1}`)), tidemark.Meta{UID: "stale", CreatedAt: 10, DeletedAt: 20})
+		for _, w := range []tidemark.Where{{}, {"n": 1}} {
+			q := tidemark.Pull{Scope: h.compile(t, "note", w), Limit: generous, Bytes: generous, Count: true}
+			p := h.pull(t, q)
+			wantUIDs(t, "rows of everything", p.Rows, "a", "b")
+			if p.Total != 2 {
+				t.Errorf("%v counts %d, want 2", w, p.Total)
+			}
+			q.Limit = 1
+			wantUIDs(t, "rows, one a page", h.pass(t, q).Rows, "a", "b")
+			q.From, q.Limit = c, generous
+			p = h.pull(t, q)
+			wantUIDs(t, "rows since", p.Rows, "b")
+			wantUIDs(t, "gone since", p.Gone, "back")
+			if p.Total != 2 || len(p.Gone) == 1 && (p.Gone[0].Row != nil || !p.Gone[0].Meta.Deleted()) {
+				t.Errorf("%v since: counts %d, gone %v", w, p.Total, p.Gone)
+			}
+		}
+	}},
 	{"rows that were never there", "a row that the scope has not selected since is not told, whatever became of it", func(t *testing.T, h Harness) {
 		h.log(t)
 		h.write(t, h.mutation(t, tidemark.Create, "note", "left before", `{"n":1}`, 10), h.mutation(t, tidemark.Update, "note", "left before", `{"n":2}`, 20),

@@ -151,7 +151,7 @@ type pager struct {
 // all puts the rows that the scope selects on the page.
 func (p *pager) all() {
 	for _, uid := range after(p.t.sorted(), p.q.After) {
-		if p.q.Scope.Match(p.t.rows[uid]) && !p.add(&p.page.Rows, uid) {
+		if p.q.Scope.Match(p.row(uid)) && !p.add(&p.page.Rows, uid) {
 			return
 		}
 	}
@@ -167,7 +167,7 @@ func (p *pager) changed(changes []change) {
 	}
 	for _, uid := range slices.Sorted(maps.Keys(befores)) {
 		list := &p.page.Gone
-		if p.q.Scope.Match(p.t.rows[uid]) {
+		if p.q.Scope.Match(p.row(uid)) {
 			list = &p.page.Rows
 		} else if !slices.ContainsFunc(befores[uid], p.q.Scope.Match) {
 			continue
@@ -201,18 +201,30 @@ func (p *pager) add(list *[]tidemark.RowMeta, uid string) bool {
 		p.page.More = true
 		return false
 	}
-	*list = append(*list, p.d.rowMeta(p.t, uid))
+	rm := p.d.rowMeta(p.t, uid)
+	if rm.Meta.Deleted() {
+		rm.Row = nil
+	}
+	*list = append(*list, rm)
 	p.page.Last = uid
 	p.bytes += size
 	return true
 }
 
 func (p *pager) count() {
-	for _, row := range p.t.rows {
-		if p.q.Scope.Match(row) {
+	for uid := range p.t.rows {
+		if p.q.Scope.Match(p.row(uid)) {
 			p.page.Total++
 		}
 	}
+}
+
+// row returns the row of uid; one under a tombstone is none.
+func (p *pager) row(uid string) tidemark.Row {
+	if e := p.d.metas[uid]; e.meta.Deleted() && (e.model == "" || e.model == p.t.schema.Name()) {
+		return nil
+	}
+	return p.t.rows[uid]
 }
 
 // after returns the uids behind uid.
