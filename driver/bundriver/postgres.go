@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -249,6 +250,13 @@ func (postgres) isNull(c *column) string {
 
 func (p postgres) compare(cl *clause, c *column, operator string, v tidemark.Value) string {
 	col, typ := operand(c)
+	if c.base == "real" {
+		wide := operator // for the rounded bound, which an index serves
+		if wide != "=" {
+			wide = wide[:1] + "="
+		}
+		return "(" + col + wide + cl.bind(single(v)) + "::real AND " + exact(col) + operator + cl.bind(literal(c, v)) + "::" + typ + ")"
+	}
 	if c.kind == tidemark.Text && operator != "=" {
 		col += ` COLLATE "C"`
 	}
@@ -261,6 +269,13 @@ func (p postgres) oneOf(cl *clause, c *column, values []tidemark.Value) string {
 		texts[i] = literal(c, v)
 	}
 	col, typ := operand(c)
+	if c.base == "real" {
+		singles := make([]string, len(values))
+		for i, v := range values {
+			singles[i] = single(v)
+		}
+		return "(" + col + " = ANY(" + cl.bind(arrayOf(singles)) + "::real[]) AND " + exact(col) + " = ANY(" + cl.bind(arrayOf(texts)) + "::" + typ + "[]))"
+	}
 	return col + " = ANY(" + cl.bind(arrayOf(texts)) + "::" + typ + "[])"
 }
 
@@ -294,6 +309,16 @@ func operand(c *column) (col, typ string) {
 		col += "::text"
 	}
 	return col, "text"
+}
+
+// exact is the value of a real column: the shortest decimal number that is it, and not the double that is
+// equal to it, which has digits that nobody wrote.
+func exact(col string) string { return col + "::text::double precision" }
+
+// single is the text of the real next to a double. Rounding keeps the order, as exact does.
+func single(v tidemark.Value) string {
+	f := min(max(v.Float(), -math.MaxFloat32), math.MaxFloat32)
+	return strconv.FormatFloat(f, 'g', -1, 32)
 }
 
 // literal is a value's text in SQL.

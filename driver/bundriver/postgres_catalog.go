@@ -101,7 +101,11 @@ func (postgres) describe(c *column, k catalogued) error {
 	c.read = "t." + c.sql
 	switch c.kind {
 	case tidemark.Double:
-		c.read += "::double precision"
+		if c.base == "real" {
+			c.read = exact(c.read)
+		} else {
+			c.read += "::double precision"
+		}
 	case tidemark.JSON:
 		if k.array {
 			c.read = "to_json(" + c.read + ")"

@@ -56,7 +56,7 @@ func TestTypesOfPostgreSQL(t *testing.T) {
 	}
 	for _, c := range []struct{ field, value, want string }{
 		{"local", `"2026-07-01T12:00:00.123456Z"`, ""}, {"local", `"0000-01-01T00:00:00.000Z"`, ""}, {"small", "-32768", ""}, {"small", "40000", "invalid-data"},
-		{"single", "0.5", ""}, {"single", "0.1", "0.10000000149011612"}, {"single", "1e300", "invalid-data"},
+		{"single", "0.5", ""}, {"single", "0.1", ""}, {"single", "-3.4028235e38", ""}, {"single", "1e-45", ""}, {"single", "1e300", "invalid-data"},
 		{"mood", `"it's ok"`, ""}, {"mood", `"happy"`, "invalid-data"},
 		{"tags", `["a","b'\"{},","",null]`, ""}, {"tags", `[]`, ""}, {"tags", `{"a":1}`, "invalid-data"}, {"tags", `"x"`, "invalid-data"}, {"grid", `[[1,2],[3,4]]`, ""}, {"grid", `["x"]`, "invalid-data"},
 		{"short", `"日本語"`, ""}, {"short", `"four"`, "invalid-data"}, {"code", `"ab"`, ""}, {"code", `"abcde"`, "invalid-data"},
@@ -85,7 +85,9 @@ func TestTypesOfPostgreSQL(t *testing.T) {
 		want  int
 	}{
 		{`{"local":"2026-07-01T14:00:00.123456+02:00"}`, 1}, {`{"local":{"lt":"0001-01-01T00:00:00Z"}}`, 1}, {`{"mood":"it's ok"}`, 1}, {`{"mood":"happy"}`, 0},
-		{`{"code":"ab"}`, 1}, {`{"code":{"gte":"ab","lte":"ab"}}`, 1}, {`{"price":"1.01"}`, 1}, {`{"single":0.10000000149011612}`, 1}, {`{"single":{"gt":0.1,"lt":0.2}}`, 1},
+		{`{"code":"ab"}`, 1}, {`{"code":{"gte":"ab","lte":"ab"}}`, 1}, {`{"price":"1.01"}`, 1}, {`{"single":0.1}`, 1}, {`{"single":0.10000000149011612}`, 0}, {`{"single":{"gt":0.1,"lt":0.2}}`, 0}, {`{"single":{"gte":0.1,"lt":0.2}}`, 1},
+		{`{"single":{"in":[0.1,0.5,1e300]}}`, 2}, {`{"single":{"in":[0.10000000149011612]}}`, 0}, {`{"single":1e300}`, 0}, {`{"single":{"lt":1e300}}`, 4}, {`{"single":{"gt":-1e300,"lte":1e-300}}`, 1},
+		{`{"single":{"lt":0.10000000149011612,"gt":0.09999}}`, 1},
 		{`{"even":4}`, 1}, {`{"double":-65536}`, 1}, {`{"short":{"gt":"a"}}`, 1},
 	} {
 		p, err := tidemark.ParseWhere(s, []byte(c.where))
@@ -188,6 +190,47 @@ func TestTheApplicationReadsWhatWeWrite(t *testing.T) {
 				AND CAST(a.at AS TEXT) IS CAST(b.at AS TEXT) AND a.raw IS b.raw AND typeof(a.raw) = typeof(b.raw) AND a.dec IS b.dec AND a.id IS b.id AND CAST(a.day AS TEXT) IS CAST(b.day AS TEXT) AND a.tod IS b.tod AND typeof(a.doc) = typeof(b.doc)`
 			if err := db.QueryRowContext(ctx, q).Scan(&same); err != nil || same != 1 {
 				t.Errorf("stored differently: %d, %v", same, err)
+			}
+		}
+	})
+}
+
+// TestFloat32 takes numbers of 32 bits there and back: by bun, by a device, and by where.
+func TestFloat32(t *testing.T) {
+	t.Parallel()
+	type gauge struct {
+		bun.BaseModel `bun:"table:gauge"`
+		UID           string   `bun:"uid,pk,type:text"`
+		F             *float32 `bun:"f"`
+	}
+	each(t, func(t *testing.T, e engine) {
+		ctx := context.Background()
+		db := e.open(t)
+		if _, err := db.NewCreateTable().Model((*gauge)(nil)).Exec(ctx); err != nil {
+			t.Fatal(err)
+		}
+		d := e.driver(t, db, []any{gauge{}})
+		for _, f := range []float32{0.1, -0.3, 16777216, 1.5, 3.4028235e38, 1.1754944e-38} {
+			text := string(mustJSON(f))
+			if _, err := db.NewInsert().Model(&gauge{UID: "bun " + text, F: &f}).Exec(ctx); err != nil {
+				t.Fatal(err)
+			}
+			write(t, d, create("gauge", "device "+text, `{"f":`+text+`}`, 5))
+			for _, w := range []tidemark.Where{{"f": f}, {"f": tidemark.In{f, float32(7)}}, {"f": tidemark.Range{GTE: f, LTE: f}}} {
+				p, err := w.Compile(d.Models()[0])
+				if err != nil {
+					t.Fatal(err)
+				}
+				rows, err := d.Find(ctx, p, 0)
+				if err != nil || len(rows) != 2 {
+					t.Fatalf("%v: %s, %v; want 2 rows", w, rows, err)
+				}
+				for _, row := range rows {
+					var back gauge
+					if err := db.NewSelect().Model(&back).Where("uid = ?", row.UID()).Scan(ctx); err != nil || *back.F != f || !p.Match(row) {
+						t.Errorf("%s, by bun %v, %v; want %s", row, back.F, err, text)
+					}
+				}
 			}
 		}
 	})
