@@ -18,7 +18,11 @@ func (svc *Service) encode(v any, caller Caller) (json.RawMessage, error) {
 	if caller == CallerClient && svc.server.opts.IntegersAsText {
 		v = svc.withTexts(v)
 	}
-	return encode(v)
+	raw, err := encode(v)
+	if err != nil { // what cannot be JSON is the program's mistake, and says nothing to a client
+		err = driverError(err)
+	}
+	return raw, err
 }
 
 // withTexts returns a result of a model with its large integers as text. A

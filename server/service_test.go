@@ -312,3 +312,26 @@ func TestNestedWrites(t *testing.T) {
 	}
 	equalList(t, got, []string{`b"nested 1"`, `a"x"`, `a"nested 0"`, `a"nested 2"`, `a"own"`})
 }
+
+// A result that cannot be JSON is the program's mistake: the client hears no word of it, the log does.
+func TestAResultThatCannotBeJSON(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	if _, err := b.server.Handle("util", server.Methods{
+		"channel": func(context.Context, *server.Call) (any, error) { return make(chan int), nil },
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, publishes := range []bool{false, true} {
+		if publishes {
+			b.server.Service("util").Publish(server.To("all"))
+		}
+		e := b.dial().refused(tidemark.CodeInternal, "util", "channel")
+		if strings.Contains(e.Message, "json") {
+			t.Errorf("the client hears %q", e.Message)
+		}
+	}
+	if !strings.Contains(b.log.String(), "unsupported type: chan int") {
+		t.Errorf("the log has no cause: %s", b.log)
+	}
+}
