@@ -31,6 +31,10 @@ type dialect interface {
 	among(column string, n int, uids []string) (condition string, arg any)
 	// batch is a source x of the entries, bound as the first values.
 	batch(columns []*column, entries []entry) (source, []any)
+	// cascades asks for the foreign keys among tables, as tableOf names them, that act when a row is deleted:
+	// key, child, parent and action.
+	cascades(tables []string) (statement string, arg any)
+	tableOf(m *model) string
 	// exists asks whether there is a table of that quoted name.
 	exists(table string) (statement string, arg any)
 	// newest is the latest time in a column of the metadata m, of those since 1970 and up to an instant in microseconds.

@@ -15,8 +15,9 @@
 // registered models do, so nothing that a client sends becomes SQL text. They
 // pass neither bun's query hooks nor, where they travel together, pgx's tracers.
 //
-// Rows that the database deletes by itself, with ON DELETE CASCADE, leave no
-// tombstone: give such children a delete of their own.
+// Rows that the database deletes or changes by itself, with ON DELETE CASCADE or SET NULL,
+// leave no tombstone and are not in the log: give such children a delete of their own, in a hook
+// or in the unit that deletes the parent. New warns of each such key.
 //
 // # PostgreSQL
 //
@@ -173,6 +174,11 @@ func New(ctx context.Context, db *bun.DB, models []any, opts *Options) (*Driver,
 	}
 	for _, v := range models {
 		if err := d.register(ctx, db, v); err != nil {
+			return nil, fmt.Errorf("bundriver: %w", err)
+		}
+	}
+	if o.Logger != nil {
+		if err := d.warnOfCascades(ctx); err != nil {
 			return nil, fmt.Errorf("bundriver: %w", err)
 		}
 	}
