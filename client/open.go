@@ -49,6 +49,9 @@ func (s *session) open(ctx context.Context) error {
 		return err
 	}
 	joining, _ := s.due()
+	if s.alone {
+		joining = nil
+	}
 	joining, reqs, err := s.joinRequests(ctx, joining)
 	if err != nil {
 		return err
@@ -72,6 +75,11 @@ func (s *session) answeredOpen(ctx context.Context, joining []*subscription, a t
 		err = a.Err
 	}
 	switch tidemark.CodeOf(err) {
+	case tidemark.CodeLimit: // fewer than it was asked for; it says how many when it is asked for none
+		if !s.alone && len(joining) > 0 {
+			s.asked, s.alone = false, true
+			return nil
+		}
 	case tidemark.CodeMissingService, tidemark.CodeMissingMethod:
 		s.ready = true
 		s.heard, s.cursor, s.early, s.weight = nil, "", 0, 0
@@ -105,8 +113,11 @@ func malformed(cause error) error {
 // joinRequests returns what asks for new scopes, as many of them as go with one message.
 func (s *session) joinRequests(ctx context.Context, joining []*subscription) ([]*subscription, []tidemark.ScopeRequest, error) {
 	budget := s.c.opts.mostBytes(s.link) - 1024
-	n := 0
-	for n < len(joining) && n < maxJoining {
+	n, most := 0, maxJoining
+	if s.opened != nil && s.opened.Limits.Scopes > 0 {
+		most = min(most, s.opened.Limits.Scopes)
+	}
+	for n < len(joining) && n < most {
 		if budget -= len(joining[n].id.key) + 1024; budget < 0 && n > 0 {
 			break
 		}
@@ -306,7 +317,7 @@ func (s *session) subscribed(ctx context.Context, joining []*subscription, answe
 			if stranger(a.Err) {
 				return a.Err
 			}
-			s.c.syncFailed(sub.scope, sub.round, a.Err, s.now())
+			s.c.scopeFailed(sub.scope, sub.round, a.Err, a.Err.Code == tidemark.CodeLimit, s.now())
 			continue
 		}
 		former := sub.tag
@@ -368,7 +379,11 @@ func (s *session) leave(ctx context.Context) error {
 		}
 		if err != nil {
 			s.c.log.Warn("scopes were not left", "error", err)
+			return nil
 		}
+		s.c.mu.Lock()
+		defer s.c.mu.Unlock()
+		s.c.makeRoom()
 		return nil
 	})
 	return err

@@ -45,6 +45,7 @@ type scope struct {
 	want, have int64 // it is synchronised when have, the round of its last sync, has reached want
 	err        error // why the last sync failed; nil when it did not
 	failed     int64 // the round of the sync that failed
+	beyond     bool  // it failed because the server holds as many scopes as it may
 	retryAt    time.Time
 	backoff    backoff
 
@@ -55,7 +56,7 @@ type scope struct {
 func (s *scope) synced() bool { return s.have >= s.want && s.have > 0 }
 
 func (s *scope) disconnect() {
-	s.have, s.err, s.failed, s.retryAt = 0, nil, 0, time.Time{}
+	s.have, s.err, s.failed, s.beyond, s.retryAt = 0, nil, 0, false, time.Time{}
 	s.told, s.total = 0, 0
 	s.backoff.reset()
 }
@@ -73,7 +74,9 @@ func (s *Scope) Where() json.RawMessage { return json.RawMessage(s.s.id.key) }
 // Synced waits until the scope has been synchronised on the present connection,
 // or on the next one. It returns the server's error when that refuses to
 // synchronise the scope, and ctx's when it ends first. A failure that may pass ends
-// nothing: it is tried again, and Status.LastError has it meanwhile.
+// nothing: it is tried again, and Status.LastError has it meanwhile. That the server
+// holds as many scopes as it may ([tidemark.CodeLimit]) is returned at once: the scope is
+// synchronised when another one was released.
 func (s *Scope) Synced(ctx context.Context) error { return s.c.awaitScope(ctx, s.s, false) }
 
 // Release ends the scope, unless others hold the same one: it is no longer kept
@@ -123,6 +126,7 @@ func (c *Client) release(s *scope) {
 	if last {
 		delete(c.scopes, s.id)
 		c.recover(s.id.model)
+		c.makeRoom()
 		c.changed()
 	}
 	c.mu.Unlock()
@@ -300,13 +304,24 @@ func (c *Client) awaitScope(ctx context.Context, s *scope, local bool) error {
 }
 
 // failure returns why the scope cannot be synchronised: the server's verdict on
-// it or on the scope that covers it. What is only temporary does not count.
+// it or on the scope that covers it. What is only temporary does not count, but for
+// the limit of scopes: that passes when the program releases one, and not in time.
 func (s *scope) failure() error {
 	if s.cover != nil {
 		s = s.cover
 	}
-	if s.err == nil || tidemark.Temporary(s.err) {
+	if s.err == nil || tidemark.Temporary(s.err) && !s.beyond {
 		return nil
 	}
 	return s.err
+}
+
+// makeRoom has the scopes beyond the server's limit tried again at once. It is called with mu held
+// when a scope is released, and when the server no longer holds one.
+func (c *Client) makeRoom() {
+	for _, s := range c.scopes {
+		if s.beyond {
+			s.err, s.beyond, s.retryAt = nil, false, time.Time{}
+		}
+	}
 }

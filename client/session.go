@@ -14,6 +14,7 @@ type session struct {
 	c       *Client
 	link    *link
 	asked   bool                 // the server was asked for the second protocol
+	alone   bool                 // it is to be asked for no scopes with it, since they were too many
 	ready   bool                 // it has answered
 	opened  *tidemark.OpenAnswer // what it offers; nil while unknown, and where it speaks the guide's protocol only
 	pushing pushing

@@ -22,8 +22,8 @@ type syncing struct {
 
 // Sync returns when everything that was pending at the call has a verdict, and
 // all scopes have been synchronised after the call. It waits for a connection
-// until ctx ends. When the server refuses to synchronise a scope, it returns the
-// server's error.
+// until ctx ends. When the server refuses to synchronise a scope, also because it holds
+// as many as it may, it returns the server's error.
 func (c *Client) Sync(ctx context.Context) error {
 	if err := c.closed(); err != nil {
 		return err
@@ -228,7 +228,7 @@ func (c *Client) syncDone(sc *scope, round int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	refused := sc.failure() != nil
-	sc.err = nil
+	sc.err, sc.beyond = nil, false
 	sc.backoff.reset()
 	if refused {
 		c.recover(sc.id.model)
@@ -238,10 +238,14 @@ func (c *Client) syncDone(sc *scope, round int64) {
 }
 
 func (c *Client) syncFailed(sc *scope, round int64, err error, now time.Time) {
+	c.scopeFailed(sc, round, err, false, now)
+}
+
+func (c *Client) scopeFailed(sc *scope, round int64, err error, beyond bool, now time.Time) {
 	c.log.Warn("scope was not synchronised", "model", sc.id.model, "error", err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sc.err, sc.failed = err, round
+	sc.err, sc.failed, sc.beyond = err, round, beyond
 	sc.retryAt = now.Add(sc.backoff.next(&c.opts))
 	if sc.failure() != nil {
 		c.recover(sc.id.model)
