@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/tidemark-sync/tidemark"
@@ -203,7 +204,7 @@ func (s *session) arrive(ctx context.Context, pages []arrival) error {
 	kept := pages[:0]
 	for _, a := range pages {
 		if err := cleanPage(a.sub.scope.pred.Schema(), a.page); err != nil {
-			if err := s.pullFailed(a.sub, malformed(err)); err != nil {
+			if err := s.pullFailed(a.sub, s.unreadable(a.sub.scope.pred.Schema(), err)); err != nil {
 				return err
 			}
 			continue
@@ -243,6 +244,21 @@ func (s *session) pulling() int {
 		}
 	}
 	return n
+}
+
+// unreadable is why a row cannot be kept: the struct has a column of another kind than the server, which
+// only another version of the program changes, or else the message is malformed.
+func (s *session) unreadable(schema *tidemark.Schema, err error) error {
+	e, ok := errors.AsType[*tidemark.Error](err)
+	if !ok || e.Field == "" || s.opened == nil {
+		return malformed(err)
+	}
+	f, _ := schema.Field(e.Field)
+	theirs := s.opened.Models[schema.Name()].Fields[e.Field]
+	if theirs == "" || theirs == f.Kind.String() {
+		return malformed(err)
+	}
+	return tidemark.Wrap(err, tidemark.CodeInvalidData, "model %s: the column %s is %s at the server and %s here", schema.Name(), e.Field, theirs, f.Kind).OnField(e.Field)
 }
 
 func cleanPage(schema *tidemark.Schema, page *tidemark.ScopePage) error {
