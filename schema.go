@@ -128,7 +128,7 @@ func (s *Schema) Field(name string) (Field, bool) {
 // uid, and is left out; __deleted__ is refused unless it is false or null. Members that the
 // schema lacks, and read-only ones, are left out and named in unknown.
 //
-// Errors: [CodeInvalidData], with the field.
+// Errors: [CodeInvalidData], with the field, and [CodeTooLarge] for JSON beyond [MaxJSONDepth] or [MaxJSONValues].
 func (s *Schema) Patch(uid string, data []byte) (patch Row, unknown []string, err error) {
 	values := make([][]byte, len(s.fields))
 	err = EachField(data, func(name, value []byte) error {
@@ -171,7 +171,11 @@ func (s *Schema) Patch(uid string, data []byte) (patch Row, unknown []string, er
 			patch = patch.appendMember(s.fields[i].Name, v)
 		}
 	}
-	return append(patch, '}'), unknown, nil
+	patch = append(patch, '}')
+	if err := s.checkPushable(patch, values); err != nil {
+		return nil, nil, err
+	}
+	return patch, unknown, nil
 }
 
 // CheckUID reports whether uid can name a row: 1 to 128 bytes of valid UTF-8

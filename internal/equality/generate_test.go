@@ -114,7 +114,7 @@ func drawBytes(t *rapid.T) string {
 
 func drawJSON(t *rapid.T) string {
 	return either(t, []string{
-		`{}`, `[]`, `""`, `"null"`, `"1"`, `0`, `-0`, `1.0`, `1e2`, `9007199254740993`, `1e300`, `true`, `false`, `[null]`, `{"a":null}`, `{"b":1,"a":[{"é":"😀"}]}`, `{"":""}`, `"a\u0301\"\\\n"`, `[[[1,[2]]]]`,
+		`{}`, `[]`, `""`, `"null"`, `"1"`, `0`, `-0`, `1.0`, `1e2`, `9007199254740993`, `1e300`, `true`, `false`, `[null]`, `{"a":null}`, `{"b":1,"a":[{"é":"😀"}]}`, `{"":""}`, `"a\u0301\"\\\n"`, `[[[1,[2]]]]`, `[[[[[[[[[]]]]]]]]]`, `{"a":[{"a":[{"a":[{"a":[1]}]}]}]}`,
 	}, rapid.Custom(func(t *rapid.T) string { return `{"k":[` + drawText(t) + `,` + drawInteger(t) + `]}` }))
 }
 

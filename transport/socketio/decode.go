@@ -8,12 +8,12 @@ import (
 )
 
 // maxDepth is how deep the arguments of a client's event may nest, the array of
-// arguments itself included.
-const maxDepth = 16
+// arguments itself included: seven levels down to a column of a push, and those of its value.
+const maxDepth = 7 + tidemark.MaxJSONDepth
 
 // maxValues bounds the values of a payload by its size, so that a list of them,
 // at 24 bytes each, stays within eight times what was sent.
-func maxValues(size int) int { return 1024 + size/3 }
+func maxValues(size int) int { return tidemark.MaxJSONValues(size) }
 
 // decoder makes messages of packets and of the binary frames that follow them.
 type decoder struct {
