@@ -60,7 +60,9 @@ type Options struct {
 	Deflate bool
 	// ScopeAge is how long a scope that no Watch and no Register has asked for
 	// since the client was opened is still synchronised, counted from its last
-	// use, and how long it is known of a released one where its rows stand. Defaults to 30 days.
+	// use, and how long it is known of a released one where its rows stand. With a released one go
+	// the rows that no other scope selects and of which nothing is pending, when its model
+	// is next declared. Defaults to 30 days.
 	ScopeAge time.Duration
 
 	// Auth returns the payload for the server's authentication, a JSON object. It

@@ -103,30 +103,12 @@ func (c *Client) evict(ctx context.Context, p *tidemark.Predicate) (int, error) 
 	model := p.Schema().Name()
 	evicted := 0
 	err := c.commit(ctx, func(w *work) error {
-		held, err := w.tx.Held(p)
-		if err != nil {
-			return err
-		}
-		uids := make([]string, len(held))
-		for i, m := range held {
-			uids[i] = m.UID
-		}
-		_, recs, err := w.records(model, uids)
-		if err != nil {
-			return err
-		}
 		kept := c.registered(model) // before wanted: a scope between the two is told from the beginning, in vain
-		wanted := c.wanted(model)
-		drop := map[string]bool{}
-		for _, r := range recs {
-			if r.Pending == 0 && !wanted(r.Base) {
-				drop[r.UID] = true
-			}
-		}
-		evicted = len(drop)
-		if err := w.drop(model, drop); err != nil {
+		n, err := w.evict(p, c.wanted(model))
+		if err != nil {
 			return err
 		}
+		evicted = n
 		return w.forget(p.Schema(), func(id scopeID, q *tidemark.Predicate) bool {
 			return !kept[id] && q.Overlaps(p)
 		})
@@ -135,4 +117,28 @@ func (c *Client) evict(ctx context.Context, p *tidemark.Predicate) (int, error) 
 		return 0, err
 	}
 	return evicted, nil
+}
+
+// evict drops the rows that p selects and wanted does not, of which nothing is pending.
+func (w *work) evict(p *tidemark.Predicate, wanted func(tidemark.Row) bool) (int, error) {
+	model := p.Schema().Name()
+	held, err := w.tx.Held(p)
+	if err != nil {
+		return 0, err
+	}
+	uids := make([]string, len(held))
+	for i, m := range held {
+		uids[i] = m.UID
+	}
+	_, recs, err := w.records(model, uids)
+	if err != nil {
+		return 0, err
+	}
+	drop := map[string]bool{}
+	for _, r := range recs {
+		if r.Pending == 0 && !wanted(r.Base) {
+			drop[r.UID] = true
+		}
+	}
+	return len(drop), w.drop(model, drop)
 }

@@ -180,6 +180,8 @@ func (c *Client) recallScopes(ctx context.Context, schema *tidemark.Schema) erro
 		return err
 	}
 	var old []string
+	var kept, gone []*tidemark.Predicate // whose rows stay, and whose go
+	whole := true
 	oldest := tidemark.StampOf(c.opts.Now().Add(-c.opts.ScopeAge))
 	for _, e := range entries {
 		var saved savedScope
@@ -190,25 +192,45 @@ func (c *Client) recallScopes(ctx context.Context, schema *tidemark.Schema) erro
 		switch {
 		case err != nil: // kept: an older version of the application may come back
 			c.log.Warn("remembered scope does not fit the model", "model", schema.Name(), "error", err)
+			whole = false
 		case saved.At < oldest:
 			old = append(old, e.Key)
+			if saved.Released {
+				gone = append(gone, p)
+			} else {
+				kept = append(kept, p)
+			}
 		case saved.Released: // remembered for its progress
+			kept = append(kept, p)
 		default:
+			kept = append(kept, p)
 			c.mu.Lock()
 			c.addScope(p)
 			c.mu.Unlock()
 		}
 	}
-	return c.forgetScopes(ctx, old)
+	if !whole { // what the scope selects that does not fit is not known
+		gone = nil
+	}
+	return c.forgetScopes(ctx, old, gone, kept)
 }
 
-func (c *Client) forgetScopes(ctx context.Context, keys []string) error {
+// forgetScopes forgets scopes by their keys, and the rows that gone select and kept do not.
+func (c *Client) forgetScopes(ctx context.Context, keys []string, gone, kept []*tidemark.Predicate) error {
 	if len(keys) == 0 {
 		return nil
 	}
-	return c.store.Update(ctx, func(tx tidemark.StoreTx) error {
+	return c.commit(ctx, func(w *work) error {
 		for _, k := range keys {
-			if err := tx.Save(k, nil); err != nil {
+			if err := w.tx.Save(k, nil); err != nil {
+				return err
+			}
+		}
+		for _, p := range gone {
+			_, err := w.evict(p, func(r tidemark.Row) bool {
+				return slices.ContainsFunc(kept, func(q *tidemark.Predicate) bool { return q.Match(r) })
+			})
+			if err != nil {
 				return err
 			}
 		}

@@ -85,6 +85,30 @@ func TestReleasedScopeIsForgottenInTime(t *testing.T) {
 	})
 }
 
+// With a released scope go the rows that no other one has, but for those with pending writes.
+func TestRowsOfAForgottenScopeGo(t *testing.T) {
+	inSecondWorld(t, nil, func(t *testing.T, w *world) {
+		w.fill(8)
+		b := w.device(&client.Options{ScopeAge: time.Hour})
+		b.register(tidemark.Where{"score": tidemark.Range{LT: 6}}).Release()
+		b.register(tidemark.Where{"score": tidemark.Range{GTE: 7}})
+		pass(59 * time.Minute)
+		b.register(tidemark.Where{"score": 1})
+		b.register(tidemark.Where{"score": 2}).Release()
+		b.client.GoOffline()
+		b.update("u003", "mine")
+		b.opts.Offline = true
+		b.again(w).sees("u000", "u001", "u002", "mine", "u004", "u005", "u007")
+		pass(2 * time.Minute)
+		b.again(w).sees("u001", "u002", "mine", "u007")
+		b.pending(1)
+		b.online()
+		b.pending(0)
+		b.register(tidemark.Where{"score": tidemark.Range{LT: 6}})
+		b.equals(w, tidemark.Where{"score": tidemark.Range{LT: 6}})
+	})
+}
+
 func TestEvictedRowsComeAgain(t *testing.T) {
 	inSecondWorld(t, nil, func(t *testing.T, w *world) {
 		w.fill(20)
