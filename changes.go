@@ -10,6 +10,7 @@ type Changes []Change
 
 // Change is one row that changed, as a session's scopes see it.
 type Change struct {
+	// Model is the name of the row's model.
 	Model string
 	// Row and Meta are the row as it is now, when a scope of the session selects it.
 	Row  Row

@@ -108,9 +108,9 @@ type Verdict struct {
 // number, and the verdicts that the client has not confirmed. A driver stores it as text (see
 // [Ledger.AppendJSON]), in the transaction of the mutations' effects.
 type Ledger struct {
-	Owner     string    `json:"owner,omitempty"`
-	Highest   int64     `json:"highest"`   // the number of the last mutation decided
-	Confirmed int64     `json:"confirmed"` // verdicts up to this number are no longer kept
+	Owner     string    `json:"owner,omitempty"` // of the client, from its first push on; "" for none
+	Highest   int64     `json:"highest"`         // the number of the last mutation decided
+	Confirmed int64     `json:"confirmed"`       // verdicts up to this number are no longer kept
 	Receipts  []Receipt `json:"receipts,omitempty"`
 }
 

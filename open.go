@@ -73,8 +73,8 @@ func (p *Predicate) Tag() string {
 // ScopeRequest asks for a scope, live from now on, and for the first page of what the
 // client lacks of it.
 type ScopeRequest struct {
-	Model  string          `json:"model"`
-	Where  json.RawMessage `json:"where"`
+	Model  string          `json:"model"`            // the name of the model
+	Where  json.RawMessage `json:"where"`            // the clause that selects the scope's rows
 	Cursor string          `json:"cursor,omitempty"` // where the client's copy stands; "" when it has none
 	Tag    string          `json:"tag,omitempty"`    // under which the cursor was made
 	After  string          `json:"after,omitempty"`  // where a pass goes on, as of PullRequest
@@ -93,9 +93,9 @@ type ScopeAnswer struct {
 // same Cursor, each with the After of the page before. When it is over, what the first page
 // said as its cursor is the copy's.
 type PullRequest struct {
-	Scope  int64  `json:"scope"`
-	Cursor string `json:"cursor,omitempty"`
-	After  string `json:"after,omitempty"`
+	Scope  int64  `json:"scope"`            // the number that the server gave it
+	Cursor string `json:"cursor,omitempty"` // changes since it are asked for; "" for all rows
+	After  string `json:"after,omitempty"`  // where the former page ended; "" for the first one
 	// Deflate asks for the page as a [DeflatedPage]. A server may send it plain none the less.
 	Deflate bool `json:"deflate,omitempty"`
 }

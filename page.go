@@ -32,8 +32,8 @@ type ScopePage struct {
 // Departure says that a row left: that it was deleted, or that it is none of the scope's
 // any more.
 type Departure struct {
-	UID     string
-	At      Stamp // of the version that is no longer there
+	UID     string // names the row
+	At      Stamp  // of the version that is no longer there
 	Deleted bool
 }
 

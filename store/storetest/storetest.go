@@ -66,11 +66,17 @@ func Run(t *testing.T, setup func(t *testing.T) Harness) {
 
 // TB is the part of testing.TB that the suite uses, so that the suite itself can be tested.
 type TB interface {
+	// Context ends with the test.
 	Context() context.Context
+	// Cleanup has a function called when the test is over, the last first.
 	Cleanup(func())
+	// Errorf fails the test, which goes on.
 	Errorf(format string, args ...any)
+	// FailNow fails the test and ends it.
 	FailNow()
+	// Failed reports whether it has failed.
 	Failed() bool
+	// Helper leaves the calling function out of where a failure is said to be.
 	Helper()
 }
 
