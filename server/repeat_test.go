@@ -103,8 +103,9 @@ func TestPushCutBeforeItsAnswer(t *testing.T) {
 	<-reached
 	c.conn.Close(tidemark.ClosedTransport)
 	c.waitClosed()
+	next := b.dial()
 	close(proceed) // it is made whole, though its session is gone
-	equalList(t, b.dial().push(ms()), []string{
+	equalList(t, next.push(ms()), []string{
 		`1 applied {"uid":"p","title":"x","owner":null,"likes":null,"due":null} -9 - -`,
 		`2 applied`, `3 applied`, // hooks decide what leaves, and do not run again
 		`4 applied {"uid":"q","title":"y","owner":null,"likes":null,"due":null} -7 - -`,

@@ -228,7 +228,7 @@ func TestErrorCodes(t *testing.T) {
 		{tidemark.CodeUnavailable, "post", "createWithMeta", []any{"closed", data, at(0)}},
 		{tidemark.CodeInternal, "util", "panics", nil},
 		{tidemark.CodeInternal, "util", "broken", nil},
-		{tidemark.CodeUnknown, "util", "badjson", nil},
+		{tidemark.CodeInternal, "util", "badjson", nil},
 		{tidemark.CodeUnknown, "util", "empty", nil},
 		{tidemark.CodeUnknown, "util", "plain", nil},
 		{"my-code", "util", "coded", nil},
