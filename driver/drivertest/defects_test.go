@@ -425,6 +425,18 @@ var defects = map[string]struct {
 	})), []string{"a_unit_is_applied_together"}},
 }
 
+// untilFound runs the suite until all checks that are wanted have found what is broken, five times at most:
+// what comes of two that write at once is found when they happen to.
+func untilFound(want []string, run func() []string) (found []string) {
+	for range 5 {
+		found = append(found, run()...)
+		if !slices.ContainsFunc(want, func(w string) bool { return !slices.Contains(found, w) }) {
+			break
+		}
+	}
+	return found
+}
+
 const defectEnv = "DRIVERTEST_DEFECT"
 
 // TestDefect runs the suite on one defect; it is for TestTheSuiteFindsDefects.
@@ -458,15 +470,18 @@ func TestTheSuiteFindsDefects(t *testing.T) {
 				}
 				patterns = append(patterns, regexp.QuoteMeta(w)...)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestDefect$/^("+string(patterns)+")$")
-			cmd.Env = append(os.Environ(), defectEnv+"="+name)
-			out, _ := cmd.CombinedOutput()
-			var found []string
-			for _, f := range failedDefect.FindAllStringSubmatch(string(out), -1) {
-				found = append(found, f[1])
-			}
+			var out []byte
+			found := untilFound(c.want, func() (found []string) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestDefect$/^("+string(patterns)+")$")
+				cmd.Env = append(os.Environ(), defectEnv+"="+name)
+				out, _ = cmd.CombinedOutput()
+				for _, f := range failedDefect.FindAllStringSubmatch(string(out), -1) {
+					found = append(found, f[1])
+				}
+				return found
+			})
 			for _, w := range c.want {
 				if !slices.Contains(found, w) {
 					t.Errorf("check %s does not find it; found by %q\n%.1000s", w, found, out)

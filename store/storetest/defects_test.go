@@ -66,7 +66,13 @@ func TestTheSuiteFindsDefects(t *testing.T) {
 	for name, c := range defects {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			missed := func(got []string) bool {
+				return slices.ContainsFunc(c.want, func(rule string) bool { return !slices.Contains(got, rule) })
+			}
 			got := broken(t, c.wrap)
+			for n := 1; n < 5 && missed(got); n++ { // what comes of two at once is found when they happen to meet
+				got = append(got, broken(t, c.wrap)...)
+			}
 			for _, rule := range c.want {
 				if !slices.Contains(got, rule) {
 					t.Errorf("rule %q did not find it; found by %q", rule, got)
