@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,10 +23,12 @@ type peer struct {
 	now    func() time.Time
 	clock  *tidemark.Clock
 
-	refuse  func(m *tidemark.Mutation) *tidemark.Error // nil for what is not refused
-	names   []string                                   // under which clients opened
-	batches []tidemark.Batch                           // as they came
-	fresh   map[string]int                             // how often each write was decided, by its text, repetitions not counted
+	refuse func(m *tidemark.Mutation) *tidemark.Error // nil for what is not refused
+
+	mu      sync.Mutex       // protects what follows while calls are answered
+	names   []string         // under which clients opened
+	batches []tidemark.Batch // as they came
+	fresh   map[string]int   // how often each write was decided, by its text, repetitions not counted
 }
 
 // inBatches runs fn in a bubble, with a client that is not opened yet.
@@ -57,7 +60,9 @@ func newPeer(t *testing.T) *peer {
 func (p *peer) open2(c *call) {
 	var req tidemark.OpenRequest
 	_ = json.Unmarshal(c.Args[0], &req)
+	p.mu.Lock()
 	p.names = append(p.names, req.Client)
+	p.mu.Unlock()
 	highest, err := p.db.Known(p.t.Context(), req.Client)
 	if err != nil || len(req.Scopes) > 0 {
 		p.t.Errorf("open: %v, %d scopes", err, len(req.Scopes))
@@ -83,6 +88,8 @@ func (p *peer) batch(c *call) *tidemark.Batch {
 	}
 	came := *b
 	came.Mutations = slices.Clone(b.Mutations) // since deciding clamps their stamps
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.batches = append(p.batches, came)
 	return b
 }
@@ -100,6 +107,8 @@ func (p *peer) judge(b *tidemark.Batch) ([]tidemark.Verdict, error) {
 		b.Refused = append(b.Refused, e)
 	}
 	vs, err := p.db.Push(p.t.Context(), b, nil)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for i := range vs {
 		if !vs[i].Repeated {
 			p.fresh[writeOf(&sent[i])]++

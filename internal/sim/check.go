@@ -138,7 +138,7 @@ func (w *world) newestStands(ctx context.Context) error {
 }
 
 // pendingShown: what a device shows of a row with pending writes is what the server said, with these on top. It
-// is a whole row, unless the server has deleted it: then an update that is newer makes one of what it writes.
+// is a whole row, unless the server has deleted it, or the device: then an update that is newer makes one of what it writes.
 func (d *device) pendingShown(ctx context.Context) error {
 	var halves []string
 	err := d.store.View(ctx, func(tx tidemark.StoreTx) error {
@@ -158,7 +158,8 @@ func (d *device) pendingShown(ctx context.Context) error {
 			if want, _ := tidemark.Rebase(r.Base, r.Meta, pending[r.UID]); !bytes.Equal(r.Row, want) {
 				return fmt.Errorf("rollback: %s shows %s of %s, with %d writes pending it is %s", d.name, r.Row, d.w.short(r.UID), len(pending[r.UID]), want)
 			}
-			if len(r.Row) > 0 && r.Row.Get("list_id") == nil {
+			deleted := slices.ContainsFunc(pending[r.UID], func(m tidemark.Mutation) bool { return m.Op == tidemark.Delete })
+			if len(r.Row) > 0 && r.Row.Get("list_id") == nil && !deleted {
 				halves = append(halves, r.UID)
 			}
 		}
