@@ -197,7 +197,7 @@ func TestWhatRunsWhenASessionEnds(t *testing.T) {
 		<-ctx.Done()
 		close(ended)
 		return nil, ctx.Err()
-	}}); err != nil {
+	}, "last": func(context.Context, *server.Call) (any, error) { return nil, nil }}); err != nil {
 		t.Fatal(err)
 	}
 	b.server.Service("post").Before(func(ctx context.Context, _ *server.Call) error { <-gate; return ctx.Err() }, "createWithMeta")
@@ -206,6 +206,7 @@ func TestWhatRunsWhenASessionEnds(t *testing.T) {
 	c.send("post", "createWithMeta", "a", map[string]any{"title": "x"}, at(0))
 	c.send("post", "updateWithMeta", "a", map[string]any{"title": "y"}, at(1))
 	<-inside
+	c.result("util", "last") // so all that came before has been taken
 	b.pipe.Cut()
 	<-ended
 	close(gate)
