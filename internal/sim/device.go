@@ -356,6 +356,15 @@ func (d *device) differs(ctx context.Context, schema *tidemark.Schema, where tid
 	}
 	for _, uid := range slices.Sorted(keys(want)) {
 		if !got[uid] {
+			if d.old && d.w.restores() { // it does not notice a loss, and holds on to what it had outside its scopes
+				held, err := d.store.Get(ctx, schema.Name(), uid)
+				if err != nil {
+					return "", err
+				}
+				if held != nil {
+					continue
+				}
+			}
 			return fmt.Sprintf("%s lacks %s: %s", d.name, d.w.short(uid), want[uid]), nil
 		}
 	}
